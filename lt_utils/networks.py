@@ -1,0 +1,131 @@
+"""The four networks of the paper as data, their start weights from a seed, and the forward pass of a stack.
+
+A *stack* is M networks of one architecture trained together. Every tensor of a stack has the network axis first:
+dense weights are (M, outputs, inputs), convolution weights (M, outputs, inputs, 3, 3), biases (M, outputs).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lt_utils.randomness import generator
+
+TRUNCATED_STD = 0.87962566103423978  # standard deviation of a unit normal cut at two standard deviations
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer with weights. `role` (conv, dense or output) decides how fast it is pruned."""
+
+    role: str
+    inputs: int
+    outputs: int
+    pool: bool = False  # 2x2 max-pool after the ReLU
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weights, as in `torch.nn.Linear` and `torch.nn.Conv2d`."""
+        return (self.outputs, self.inputs, 3, 3) if self.role == "conv" else (self.outputs, self.inputs)
+
+    @property
+    def glorot_std(self) -> float:
+        """Standard deviation of the Glorot normal start, sqrt(2 / (fan_in + fan_out))."""
+        receptive_field = 9 if self.role == "conv" else 1
+        return math.sqrt(2 / (receptive_field * (self.inputs + self.outputs)))
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture and the paper's hyper-parameters for it (Zhou et al. 2019; Frankle and Carbin 2019, figure 2)."""
+
+    name: str
+    dataset: str
+    layers: tuple[Layer, ...]
+    learning_rate: float  # of Adam
+    iterations: int  # of one full-length training
+    kept: dict[str, float]  # fraction of the weights kept per pruning round, by the layer's role
+
+    @property
+    def weights(self) -> int:
+        """Number of weights, biases aside."""
+        return sum(math.prod(layer.shape) for layer in self.layers)
+
+
+def _layers(channels: tuple[int, ...], image: tuple[int, int, int], dense: tuple[int, ...]) -> tuple[Layer, ...]:
+    """Pairs of 3x3 convolutions, each pair followed by a 2x2 max-pool; then the dense layers."""
+    depth, height, width = image
+    layers = []
+    for outputs in channels:
+        layers += [Layer("conv", depth, outputs), Layer("conv", outputs, outputs, pool=True)]
+        depth, height, width = outputs, height // 2, width // 2
+    inputs = depth * height * width
+    for outputs in dense:
+        layers.append(Layer("output" if outputs == dense[-1] else "dense", inputs, outputs))
+        inputs = outputs
+    return tuple(layers)
+
+
+CIFAR, CIFAR_DENSE = (3, 32, 32), (256, 256, 10)
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network("fc", "mnist", _layers((), (1, 28, 28), (300, 100, 10)), 1.2e-3, 50_380,
+                {"dense": 0.8, "output": 0.9}),
+        Network("conv2", "cifar10", _layers((64,), CIFAR, CIFAR_DENSE), 2e-4, 20_250,
+                {"conv": 0.9, "dense": 0.8, "output": 0.9}),
+        Network("conv4", "cifar10", _layers((64, 128), CIFAR, CIFAR_DENSE), 3e-4, 25_500,
+                {"conv": 0.9, "dense": 0.8, "output": 0.9}),
+        Network("conv6", "cifar10", _layers((64, 128, 256), CIFAR, CIFAR_DENSE), 3e-4, 30_000,
+                {"conv": 0.85, "dense": 0.8, "output": 0.9}),
+    )
+}  # fmt: skip
+
+
+def draw(layer: Layer, source: torch.Generator) -> Tensor:
+    """Glorot normal weights, truncated at two standard deviations as Keras does it: the variance is that of the
+    untruncated normal, 2 / (fan_in + fan_out). Shape `layer.shape`, on the CPU."""
+    std = layer.glorot_std / TRUNCATED_STD
+    return torch.nn.init.trunc_normal_(torch.empty(layer.shape), std=std, a=-2 * std, b=2 * std, generator=source)
+
+
+@cache
+def initial_weights(network: str, seed: int) -> tuple[Tensor, ...]:
+    """The start weights of a seed, one CPU tensor per layer, the same bits whatever the device. Do not write to them."""
+    layers = NETWORKS[network].layers
+    return tuple(draw(layer, generator(seed, "initial weights", i)) for i, layer in enumerate(layers))
+
+
+class _StackedLinear(torch.autograd.Function):
+    """x @ weight.T + bias per network. Its own backward, because autograd's lays the weights' gradient out transposed and
+    then copies it: a third of a step (FC, CPU)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        to_x = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
+        return to_x, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1)
+
+
+def forward(network: Network, weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
+    """Logits (M, B, 10) of a stack of M networks on images (M, B, pixels) or (M, B, channels, height, width)."""
+    x = images
+    for i, (layer, weight, bias) in enumerate(zip(network.layers, weights, biases, strict=True)):
+        if layer.role == "conv":
+            x = torch.stack([F.conv2d(*one, padding=1) for one in zip(x, weight, bias, strict=True)]).relu()
+            if layer.pool:
+                x = F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+        else:
+            x = _StackedLinear.apply(x.flatten(2), weight, bias)  # (M, B, outputs)
+            if i < len(weights) - 1:
+                x = x.relu()
+    return x

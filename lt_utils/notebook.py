@@ -1,0 +1,93 @@
+"""What a notebook does besides running: keep its table, draw its figure, conclude."""
+
+import os
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from lt_utils import claims, plots
+from lt_utils.data import ROOT
+from lt_utils.lottery import starting_point
+from lt_utils.profiles import Settings
+from lt_utils.runs import Run, sweep
+from lt_utils import store
+
+SAVED_SVG = {"svg.hashsalt": "lt_utils", "svg.fonttype": "none"}
+
+
+def results_folder(label: str) -> Path:
+    """Tables and executed notebooks of a profile."""
+    return Path(os.environ.get("LT_RESULTS") or ROOT / "results") / label
+
+
+def figures_folder(label: str) -> Path:
+    """Figures of a profile."""
+    return Path(os.environ.get("LT_FIGURES") or ROOT / "figures") / label
+
+
+def publish(name: str, table: pd.DataFrame, settings: Settings) -> Figure:
+    """Keep `table` as results/LABEL/NAME.csv, draw the figure of that name from it into figures/LABEL, and return it."""
+    save_table(name, table, settings)
+    figure = draw(name, settings.label)
+    plt.close(figure)  # the notebook shows what it is given; without this it would show it twice
+    return figure
+
+
+def save_table(name: str, table: pd.DataFrame, settings: Settings) -> None:
+    """Write a table as CSV with a fixed float format, aside and renamed."""
+    path = results_folder(settings.label) / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path.with_suffix(".part"), index=False, float_format="%.7g", lineterminator="\n")
+    path.with_suffix(".part").replace(path)
+
+
+def draw(name: str, label: str) -> Figure:
+    """Draw figure `name` from its saved table, and write it as PNG and SVG, byte for byte the same each time."""
+    folder = figures_folder(label)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = plots.FIGURES[name](pd.read_csv(results_folder(label) / f"{name}.csv"))
+    with matplotlib.rc_context(SAVED_SVG):
+        figure.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    return figure
+
+
+def conclude(name: str, table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """The verdicts on a notebook's claims, kept as results/LABEL/NAME_claims.csv; formatted for reading."""
+    found = claims.judge(name, table)
+    save_table(f"{name}_claims", found, settings)
+    return found
+
+
+def sample_weights(settings: Settings, criteria: list[str], layer: int = 0, level: int = 6, points: int = 3000) -> pd.DataFrame:
+    """(w_i, w_f) of `points` weights of one layer of the first seed's dense network, and which criteria keep them.
+
+    Columns `w_i`, `w_f`, and per criterion 1 (kept) or 0 at one-shot pruning to rate^level.
+    """
+    network = settings.scale.networks[0]
+    dense = next(run for run in sweep(settings) if run.round == 0 and run.network == network)
+    start, final = store.weights(dense)
+    chosen = torch.randperm(start[layer].numel(), generator=torch.Generator().manual_seed(0))[:points]
+    table = pd.DataFrame({"w_i": start[layer].flatten()[chosen], "w_f": final[layer].flatten()[chosen]})
+    for name in criteria:
+        _, mask = starting_point(Run(**dense.describe() | {"kind": "found", "schedule": "one_shot", "criterion": name, "round": level}))
+        table[name] = mask[layer].flatten()[chosen].int().numpy()
+    return table
+
+
+def accuracies(table: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Mean test accuracy in % per value of column `by` (or of `variant`), a column per percentage of weights remaining."""
+    if by == "variant":
+        table = table.assign(variant=table.apply(plots.variant, axis=1))
+    wide = table.pivot_table("test_accuracy", ["network", by], table["weights_remaining"].round(2).rename("remaining"))
+    return wide[sorted(wide.columns, reverse=True)].sort_values(wide.columns.min(), ascending=False).round(1)
+
+
+def best_supermasks(table: pd.DataFrame) -> pd.DataFrame:
+    """Best test accuracy of found supermasks over all levels, mean over seeds, per criterion and kind of weights."""
+    best = table.groupby(["network", "criterion", "mask1", "seed"])["test_accuracy"].max().groupby(level=[0, 1, 2]).mean()
+    return best.unstack("mask1").sort_values("constant_same_sign", ascending=False).round(1)

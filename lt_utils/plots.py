@@ -1,0 +1,196 @@
+"""Figures, each drawn from a saved table alone, in the paper's form: weights remaining in % on a log axis from 100 %
+down, mean with a band from the lowest to the highest seed, the dense network's accuracy as a reference line."""
+
+from collections.abc import Callable
+from functools import partial
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
+
+REMAINING, ACCURACY = "weights remaining (%)", "test accuracy (%)"
+FAMILIES = {
+    "by final weight and movement": ["large_final", "magnitude_increase", "movement", "large_init_large_final",
+                                     "small_final", "small_init_small_final"],
+    "by initial weight alone": ["large_final", "large_init", "small_init"],
+    "by sign": ["large_final", "large_final_same_sign", "large_final_diff_sign", "magnitude_increase_same_sign",
+                "magnitude_increase_diff_sign"],
+}  # fmt: skip
+REFERENCE = "random"
+
+
+def _range(values: pd.Series) -> tuple[float, float]:
+    return values.min(), values.max()
+
+
+def _style(hues: list[str]) -> dict:
+    """Colours, markers and dashes that tell `hues` apart, also in print and to the colour-blind."""
+    palette = dict(zip(hues, sns.color_palette("colorblind", len(hues)) if len(hues) <= 10
+                       else sns.color_palette("husl", len(hues)), strict=True))  # fmt: skip
+    if REFERENCE in palette:
+        palette[REFERENCE] = (0.45, 0.45, 0.45)
+    markers = dict(zip(hues, "oXsDv^P<>*dph8"[: len(hues)], strict=False))
+    dashes = {hue: (2, 1.5) if hue == REFERENCE else "" for hue in hues}
+    return {"palette": palette, "markers": markers, "dashes": dashes}
+
+
+def percent_axis(axes: Axes) -> None:
+    """A log axis of weights remaining, 100 % on the left, labelled in plain percent."""
+    axes.set_xscale("log")
+    low, high = sorted(axes.get_xlim())
+    axes.set_xlim(min(high, 115), low)
+    ticks = [t for t in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if low <= t <= 100]
+    axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(REMAINING)
+
+
+def _lines(axes: Axes, table: pd.DataFrame, y: str, hue: str, style: dict) -> None:
+    """One line per value of `hue`: mean over seeds with a band from lowest to highest."""
+    order = [value for value in style["palette"] if value in set(table[hue])]
+    sns.lineplot(table, x="weights_remaining", y=y, hue=hue, style=hue, hue_order=order, style_order=order,
+                 errorbar=_range, err_kws={"alpha": 0.18, "linewidth": 0}, markersize=5.5, ax=axes, **style)  # fmt: skip
+    percent_axis(axes)
+    axes.grid(alpha=0.3)
+
+
+def _dense_line(axes: Axes, table: pd.DataFrame, y: str = "test_accuracy") -> None:
+    dense = table[table["weights_remaining"] == 100][y].mean()
+    axes.axhline(dense, color="black", linestyle=":", linewidth=1.2, label=f"dense ({dense:.1f})", zorder=0)
+
+
+def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], zoom: float = 6.0) -> Figure:
+    """Test accuracy against weights remaining: a column per network and panel; the upper row shows all, the lower row
+    the `zoom` points below the best."""
+    present = set(table[hue])
+    others = sorted(present - {name for names in panels.values() for name in names} - {REFERENCE})
+    panels = panels | ({"others": others} if others else {})
+    style = _style([name for name in dict.fromkeys(n for names in panels.values() for n in [*names, REFERENCE]) if name in present])
+    columns = [(network, title, names) for network in table["network"].unique() for title, names in panels.items()]
+    figure, grid = plt.subplots(2, len(columns), figsize=(max(6.0, 4.9 * len(columns)), 8), squeeze=False, sharey="row",
+                                height_ratios=(1, 1.1), layout="constrained")  # fmt: skip
+    for (network, title, names), (full, close) in zip(columns, grid.T, strict=True):
+        here = table[(table["network"] == network) & table[hue].isin([*names, REFERENCE])]
+        for axes in (full, close):
+            _lines(axes, here, "test_accuracy", hue, style)
+            _dense_line(axes, here)
+            axes.set_ylabel(ACCURACY)
+            axes.get_legend().remove()
+        top = here["test_accuracy"].max()
+        close.set_ylim(top - zoom, top + 0.06 * zoom)
+        full.set_title(f"{network.upper() if network == 'fc' else network.capitalize()}, {title}" if title else network.upper())
+        full.legend(*full.get_legend_handles_labels(), fontsize=8, loc="lower left", framealpha=0.9)
+    return figure
+
+
+def ticket_curves(table: pd.DataFrame) -> Figure:
+    """Accuracy, iteration of early stopping, and the gap between training and test accuracy, per variant."""
+    table = table.assign(variant=table.apply(variant, axis=1), gap=table["train_accuracy"] - table["test_accuracy"])
+    style = _style(list(dict.fromkeys(table["variant"])))
+    labels = {"test_accuracy": ACCURACY, "best_iteration": "iteration of lowest validation loss",
+              "gap": "training minus test accuracy (points)"}  # fmt: skip
+    networks = table["network"].unique()
+    figure, grid = plt.subplots(len(networks), 3, figsize=(15, 4.6 * len(networks)), squeeze=False, layout="constrained")
+    for network, row in zip(networks, grid, strict=True):
+        here = table[table["network"] == network]
+        for axes, (y, label) in zip(row, labels.items(), strict=True):
+            _lines(axes, here, y, "variant", style)
+            _dense_line(axes, here, y)
+            axes.set_ylabel(label)
+            axes.get_legend().remove()
+            axes.set_title(network.upper())
+        row[0].legend(fontsize=9, loc="lower left")
+    return figure
+
+
+def variant(row: pd.Series) -> str:
+    """Name of a run in the comparison of winning tickets with their controls (Frankle and Carbin 2019)."""
+    if row["schedule"] == "one_shot":
+        return "one-shot ticket"
+    if row["schedule"] == "ticket":
+        return "ticket's mask, random reinit"
+    return "random mask" if row["criterion"] == "random" else "winning ticket (iterative)"
+
+
+def criterion_regions(table: pd.DataFrame) -> Figure:
+    """Which weights each criterion keeps, in the plane of initial and final value (Zhou et al. 2019, figure 2).
+
+    `table` has `w_i`, `w_f` and a 0/1 column per criterion.
+    """
+    names = [c for c in table.columns if c not in ("network", "layer", "w_i", "w_f")]
+    figure, grid = plt.subplots(-(-len(names) // 5), 5, figsize=(15, 3.1 * -(-len(names) // 5)), sharex=True, sharey=True,
+                                squeeze=False, layout="constrained")  # fmt: skip
+    reach = 1.05 * table[["w_i", "w_f"]].abs().to_numpy().max()
+    for axes, name in zip(grid.flat, names, strict=False):
+        for kept, colour in ((0, "0.75"), (1, "#0072B2")):
+            here = table[table[name] == kept]
+            axes.plot(here["w_i"], here["w_f"], ".", color=colour, markersize=2.2, rasterized=True)
+        axes.plot([-reach, reach], [-reach, reach], color="black", linewidth=0.5)
+        axes.axhline(0, color="black", linewidth=0.5)
+        axes.axvline(0, color="black", linewidth=0.5)
+        axes.set(title=f"{name}\n{100 * table[name].mean():.0f} % kept", xlim=(-reach, reach), ylim=(-reach, reach))
+        axes.title.set_fontsize(9)
+    for axes in grid.flat[len(names) :]:
+        axes.axis("off")
+    figure.supxlabel("initial weight")
+    figure.supylabel("final weight")
+    return figure
+
+
+def found_supermasks(table: pd.DataFrame) -> Figure:
+    """Test accuracy of untrained weights under each criterion's mask, for w_i and for the signed constant."""
+    columns = {"rewind": "initial weights", "constant_same_sign": "signed constant"}
+    style = _style(list(dict.fromkeys(table["criterion"])))
+    networks = table["network"].unique()
+    figure, grid = plt.subplots(len(networks), 2, figsize=(13, 5.2 * len(networks)), squeeze=False, sharey="row",
+                                layout="constrained")  # fmt: skip
+    for network, row in zip(networks, grid, strict=True):
+        for axes, (action, title) in zip(row, columns.items(), strict=True):
+            here = table[(table["network"] == network) & (table["mask1"] == action)]
+            _lines(axes, here, "test_accuracy", "criterion", style)
+            axes.axhline(10, color="black", linestyle=":", linewidth=1, label="chance")
+            axes.set(ylabel=f"{ACCURACY}, no training", title=f"{network.upper()}, {title}")
+            axes.get_legend().remove()
+        row[1].legend(*row[1].get_legend_handles_labels(), bbox_to_anchor=(1.02, 1), loc="upper left", fontsize=9)
+    return figure
+
+
+def learned_supermasks(table: pd.DataFrame) -> Figure:
+    """Test accuracy of learned supermasks, a dot per seed and a bar at the mean, beside trained weights."""
+    names = {"rewind": "initial weights", "constant_same_sign": "signed constant"}
+    learned = table[table["kind"] == "learned"]
+    label = learned["mask1"].map(names) + learned["dwr"].map({True: ",\nDWR", False: ""})
+    every = pd.concat([learned.assign(label=label), table[table["kind"] == "train"].assign(label="trained\nweights")])
+    order = [f"{name}{dwr}" for dwr in ("", ",\nDWR") for name in names.values()] + ["trained\nweights"]
+    networks = every["network"].unique()
+    figure, grid = plt.subplots(1, len(networks), figsize=(7 * len(networks), 4.6), squeeze=False, layout="constrained")
+    for network, axes in zip(networks, grid[0], strict=True):
+        here = every[every["network"] == network]
+        sns.pointplot(here, x="label", y="test_accuracy", order=order, errorbar=None, linestyle="none", marker="_",
+                      markersize=32, color="black", ax=axes)  # fmt: skip
+        sns.stripplot(here, x="label", y="test_accuracy", order=order, hue="label", hue_order=order, palette="colorblind",
+                      jitter=0.12, size=7, ax=axes, legend=False)  # fmt: skip
+        for i, name in enumerate(order):
+            mean = here[here["label"] == name]["test_accuracy"].mean()
+            axes.annotate(f"{mean:.1f}", (i, mean), xytext=(20, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.set(xlabel="", ylabel=ACCURACY, title=f"{network.upper()}: supermasks learned without training a weight")
+        axes.set_xlim(-0.5, len(order) - 0.3)
+        axes.grid(axis="y", alpha=0.3)
+    return figure
+
+
+FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "00_lottery_tickets": ticket_curves,
+    "01_mask_criteria": partial(pruning_curves, hue="criterion", panels=FAMILIES),
+    "01_criterion_regions": criterion_regions,
+    "02_mask1_actions": partial(pruning_curves, hue="mask1", panels={"": list(MASK1_ACTIONS)}),
+    "03_mask0_actions": partial(pruning_curves, hue="mask0", panels={"": list(MASK0_ACTIONS)}, zoom=3.0),
+    "04_supermasks": found_supermasks,
+    "05_learned_supermasks": learned_supermasks,
+}

@@ -1,0 +1,148 @@
+"""A run as frozen data: one training of one network (or one supermask), its identity, and what it builds on."""
+
+import hashlib
+import itertools
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
+from lt_utils.criteria import CRITERIA, prune_count
+from lt_utils.networks import NETWORKS
+from lt_utils.profiles import Settings, choose
+
+RESULTS_VERSION = 1  # part of every identity: raise it when a change of the code changes results
+
+KINDS = {
+    "train": "weights are trained: the dense network (round 0) and its pruned descendants",
+    "found": "a supermask: the mask of a one-shot pruning, put on untrained weights and evaluated (section 5)",
+    "learned": "a supermask learned by training a score per weight (section 5.2)",
+}
+SCHEDULES = {
+    "iterative": "round r prunes what round r - 1 kept",
+    "one_shot": "round r prunes the dense network to the density of round r at once",
+    "ticket": "round r takes the mask of round r of the winning ticket (large_final, rewind, zero)",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training to be done or found again. Two runs with equal `key` have equal results."""
+
+    network: str = "fc"
+    seed: int = 0
+    kind: str = "train"
+    round: int = 0  # pruning rounds behind it; for a found supermask the k of rate^k
+    criterion: str = "large_final"
+    mask1: str = "rewind"
+    mask0: str = "zero"
+    schedule: str = "iterative"
+    dwr: bool = False  # dynamic weight rescaling, learned supermasks only
+    stride: int = 1  # a round keeps rate^stride of a layer
+    iterations: int = 0
+    batch: int = 60
+    learning_rate: float = 0.0
+    eval_every: int = 100  # iterations between two validations
+
+    def __post_init__(self) -> None:
+        tables = {"network": NETWORKS, "kind": KINDS, "criterion": CRITERIA, "schedule": SCHEDULES,
+                  "mask1": MASK1_ACTIONS, "mask0": MASK0_ACTIONS}  # fmt: skip
+        for field, names in tables.items():
+            choose(field, getattr(self, field), names)
+        if self.seed < 0 or self.round < 0 or min(self.stride, self.batch, self.eval_every, self.iterations) < 1:
+            raise ValueError(f"impossible run: seed and round start at 0, counts at 1, in {self}.")
+
+    @cached_property
+    def canonical(self) -> "Run":
+        """The same run with every field that cannot matter at its default, so that equal work is done once."""
+        if self.kind == "learned":
+            return replace(self, round=0, criterion="large_final", mask0="zero", schedule="iterative", stride=1)
+        if self.kind == "found":
+            return replace(self, mask0="zero", schedule="one_shot", round=self.round * self.stride, stride=1)
+        if self.round == 0:
+            return Run(self.network, self.seed, iterations=self.iterations, batch=self.batch,
+                       learning_rate=self.learning_rate, eval_every=self.eval_every)  # fmt: skip
+        if self.round == 1 and (self.schedule == "one_shot" or self.treatment == ("large_final", "zero")):
+            return replace(self, schedule="iterative")  # at the first round all schedules are the same
+        return self
+
+    @property
+    def treatment(self) -> tuple[str, str]:
+        """Criterion and mask-0 action."""
+        return self.criterion, self.mask0
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash over the fields that differ from their defaults, so that a new field leaves old keys valid."""
+        run = self.canonical
+        given = {f.name: getattr(run, f.name) for f in fields(Run) if getattr(run, f.name) != f.default}
+        text = json.dumps([RESULTS_VERSION, given], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    @cached_property
+    def parent(self) -> "Run | None":
+        """The run whose weights (or, on schedule `ticket`, whose mask) this one starts from."""
+        run = self.canonical
+        if run.kind == "learned" or (run.kind == "train" and run.round == 0):
+            return None
+        if run.schedule == "ticket":
+            return replace(run, schedule="iterative", criterion="large_final", mask1="rewind", mask0="zero")
+        return replace(run, kind="train", round=run.round - 1 if run.schedule == "iterative" else 0).canonical
+
+    @property
+    def has_heirs(self) -> bool:
+        """Whether another run may start from this one's final weights."""
+        run = self.canonical
+        return run.kind == "train" and run.schedule == "iterative"
+
+    @property
+    def stack_key(self) -> tuple:
+        """Runs with the same one can be trained in one stack."""
+        return self.network, self.kind, self.iterations, self.batch, self.learning_rate, self.eval_every
+
+    def prune_counts(self, kept: list[int]) -> list[int]:
+        """How many weights to prune from each layer, of `kept` weights per layer."""
+        network = NETWORKS[self.network]
+        power = self.stride * (self.round if self.schedule == "one_shot" else 1)
+        return [prune_count(network.kept[layer.role], n, power)
+                for layer, n in zip(network.layers, kept, strict=True)]  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        """All fields, as plain data."""
+        return asdict(self)
+
+
+def sweep(settings: Settings, kind: str = "train", **axes: list[Any]) -> list[Run]:
+    """The runs of a sweep: networks x seeds x rounds x the product of `axes`, lists of values for fields of `Run`.
+
+    `sweep(s, criterion=["large_final", "random"])` is every round of both, for every network and seed of `s`. An axis
+    that is not a field of `Run` raises ValueError with the list of fields.
+    """
+    for axis in axes:
+        choose("axis", axis, [f.name for f in fields(Run)])
+    runs = []
+    for network in settings.scale.networks:
+        common = _common(settings, choose("kind", kind, KINDS), network)
+        axes_here = {"seed": settings.seeds, **_rounds(settings, kind), **axes}
+        for values in itertools.product(*axes_here.values()):
+            runs.append(Run(network=network, kind=kind, **(common | dict(zip(axes_here, values, strict=True)))))
+    return runs
+
+
+def _rounds(settings: Settings, kind: str) -> dict[str, Any]:
+    """The axis of pruning levels that a kind of run has."""
+    levels = {"train": range(settings.scale.rounds + 1), "found": settings.scale.levels, "learned": (0,)}
+    return {"round": levels[kind]}
+
+
+def _common(settings: Settings, kind: str, network: str) -> dict[str, Any]:
+    """The fields that all runs of a kind share: how a network is trained."""
+    scale = settings.scale
+    if kind == "learned":
+        batch, training_images = 250, {"mnist": 55_000, "cifar10": 45_000}[NETWORKS[network].dataset]
+        return {"iterations": scale.epochs_learned * (training_images // batch), "batch": batch,
+                "learning_rate": scale.rate_learned, "eval_every": scale.eval_every_learned}  # fmt: skip
+    schedule = {"schedule": "one_shot"} if kind == "found" else {"stride": scale.stride}
+    return {"iterations": settings.iterations(network), "learning_rate": NETWORKS[network].learning_rate,
+            "eval_every": scale.eval_every, **schedule}  # fmt: skip
