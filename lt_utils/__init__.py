@@ -8,9 +8,25 @@ See `runs.Run` for what a run is, and the notebooks for the paper's sections.
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.criteria import CRITERIA
 from lt_utils.lottery import execute, run
-from lt_utils.notebook import accuracies, best_supermasks, conclude, publish, sample_weights
 from lt_utils.networks import NETWORKS
+from lt_utils.notebook import accuracies, best_supermasks, conclude, publish, sample_weights
 from lt_utils.profiles import PROFILES, settings
 from lt_utils.runs import Run, sweep
 
-__all__ = ["CRITERIA", "MASK0_ACTIONS", "MASK1_ACTIONS", "NETWORKS", "PROFILES", "Run", "accuracies", "best_supermasks", "conclude", "execute", "publish", "run", "sample_weights", "settings", "sweep"]
+__all__ = [
+    "CRITERIA",
+    "MASK0_ACTIONS",
+    "MASK1_ACTIONS",
+    "NETWORKS",
+    "PROFILES",
+    "Run",
+    "accuracies",
+    "best_supermasks",
+    "conclude",
+    "execute",
+    "publish",
+    "run",
+    "sample_weights",
+    "settings",
+    "sweep",
+]

@@ -23,6 +23,7 @@ NOTEBOOKS = ROOT / "notebooks"
 
 def show_progress(pipe: Path) -> None:
     """Copy what notebooks write into the pipe to our stderr, for as long as this process lives."""
+
     def copy() -> None:
         while True:
             with pipe.open() as stream:
@@ -69,8 +70,9 @@ def execute(name: str, profile: str, given: list[str]) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                papermill.execute_notebook(NOTEBOOKS / f"{name}.ipynb", aside, values, kernel_name="python3",
-                                           progress_bar=False, cwd=str(ROOT))  # fmt: skip
+                papermill.execute_notebook(
+                    NOTEBOOKS / f"{name}.ipynb", aside, values, kernel_name="python3", progress_bar=False, cwd=str(ROOT)
+                )
         except PapermillExecutionError as error:
             shutil.move(aside, failed)
             sys.exit(f"{name} failed: {error.ename}: {error.evalue} The executed copy is {failed}.")
@@ -94,10 +96,17 @@ def summary(profile: str) -> None:
         sys.exit(f"nothing found yet at {results_folder(profile)}: run `make reproduce PROFILE={profile}`.")
     found = pd.concat(tables, ignore_index=True)
     found["interval"] = [f"{row.low:+.1f} to {row.high:+.1f}" for row in found.itertuples()]
-    print(found[["network", "source", "claim", "difference", "interval", "verdict"]].round(1).to_string(index=False, justify="left"))
+    print(
+        found[["network", "source", "claim", "difference", "interval", "verdict"]]
+        .round(1)
+        .to_string(index=False, justify="left")
+    )
     counts = found["verdict"].value_counts()
-    print(f"\n{', '.join(f'{n} {v}' for v, n in counts.items())} (differences in points of test accuracy, 95 % intervals over "
-          f"seeds)\nfigures: {figures_folder(profile)}\ntables and executed notebooks: {results_folder(profile)}")  # fmt: skip
+    print(
+        f"\n{', '.join(f'{n} {v}' for v, n in counts.items())} "
+        "(differences in points of test accuracy, 95 % intervals over seeds)\n"
+        f"figures: {figures_folder(profile)}\ntables and executed notebooks: {results_folder(profile)}"
+    )
 
 
 def fetch() -> None:
@@ -112,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lt_utils")
     parser.add_argument("command", choices=["execute", "figures", "summary", "data"])
     parser.add_argument("notebook", nargs="?")
-    parser.add_argument("--profile", default="quick", choices=PROFILES)
+    parser.add_argument("--profile", default="quick", choices=[*PROFILES, *(f"{name}-custom" for name in PROFILES)])
     parser.add_argument("-p", dest="given", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     try:

@@ -48,7 +48,7 @@ def mask1(function: Action) -> Action:
 
 
 def mask0(function: Action) -> Action:
-    """Register a mask-0 action: it returns values of the layer's shape, of which those of weights pruned just now count."""
+    """Register a mask-0 action: it returns values of the layer's shape; those of weights pruned just now count."""
     MASK0_ACTIONS[function.__name__] = function
     return function
 

@@ -18,7 +18,7 @@ DEEP = (0.0, 5.0)  # "as pruning deepens": at most 5 % of the weights remain
 
 @dataclass(frozen=True)
 class Claim:
-    """`runs` does better than `than` (or, with a margin of equality, as well as it) within a range of weights remaining.
+    """`runs` does better than `than` (or, given a margin of equality, as well) within a range of weights remaining.
 
     `than` is a filter of runs, or a number: an accuracy in percent that `runs` reaches at its best. With `best`, each
     seed counts with its best point in the range instead of the mean over it.
@@ -34,7 +34,7 @@ class Claim:
 
 
 def _better(section: str, runs: Filter, than: Filter, remaining: tuple[float, float] = DEEP, **more: Any) -> Claim:
-    """"A beats B", or with `equal_within` "A is as good as B", worded from the values that the filters name."""
+    """ "A beats B", or with `equal_within` "A is as good as B", worded from the values that the filters name."""
     a, b = (" ".join(str(v) for v in f.values()) for f in (runs, than))
     how = "is as good as" if "equal_within" in more else "beats"
     return Claim(section, f"{a} {how} {b}", runs, than, remaining, **more)
@@ -44,26 +44,40 @@ CLOSE = 1.0  # points of test accuracy within which two ways count as equally go
 TICKET, DENSE = {"variant": "winning ticket (iterative)"}, {"kind": "train", "round": 0}
 CLAIMS: dict[str, list[Claim]] = {
     "00_lottery_tickets": [
-        Claim("LTH", "winning tickets match the dense network (3.5 % to 20 % of the weights)", TICKET, {"round": 0},
-              (3.5, 20.0), CLOSE),
+        Claim(
+            "LTH",
+            "winning tickets match the dense network (3.5 % to 20 % of the weights)",
+            TICKET,
+            {"round": 0},
+            (3.5, 20.0),
+            CLOSE,
+        ),
         _better("LTH", TICKET, {"variant": "ticket's mask, random reinit"}),
         _better("LTH", TICKET, {"variant": "random mask"}),
         _better("LTH", TICKET, {"variant": "one-shot ticket"}),
     ],
     "01_mask_criteria": [
-        *(_better("DLT 2", {"criterion": name}, {"criterion": "large_final"}, equal_within=CLOSE)
-          for name in ("magnitude_increase", "movement")),
-        *(_better("DLT 2", {"criterion": name}, {"criterion": "random"})
-          for name in ("large_final", "magnitude_increase", "movement", "large_init_large_final")),
+        *(
+            _better("DLT 2", {"criterion": name}, {"criterion": "large_final"}, equal_within=CLOSE)
+            for name in ("magnitude_increase", "movement")
+        ),
+        *(
+            _better("DLT 2", {"criterion": name}, {"criterion": "random"})
+            for name in ("large_final", "magnitude_increase", "movement", "large_init_large_final")
+        ),
         _better("DLT 2", {"criterion": "large_final"}, {"criterion": "large_init_large_final"}),
         _better("DLT 2", {"criterion": "large_init"}, {"criterion": "random"}, equal_within=CLOSE),
-        *(_better("DLT 2", {"criterion": "random"}, {"criterion": name})
-          for name in ("small_final", "small_init", "small_init_small_final")),
+        *(
+            _better("DLT 2", {"criterion": "random"}, {"criterion": name})
+            for name in ("small_final", "small_init", "small_init_small_final")
+        ),
     ],
     "02_mask1_actions": [
         *(_better("DLT 3", {"mask1": "rewind"}, {"mask1": name}) for name in ("reinit", "reshuffle", "constant")),
-        *(_better("DLT 3", {"mask1": f"{name}_same_sign"}, {"mask1": "rewind"}, equal_within=CLOSE)
-          for name in ("reinit", "reshuffle", "constant")),
+        *(
+            _better("DLT 3", {"mask1": f"{name}_same_sign"}, {"mask1": "rewind"}, equal_within=CLOSE)
+            for name in ("reinit", "reshuffle", "constant")
+        ),
     ],
     "03_mask0_actions": [
         _better("DLT 4", {"mask0": "zero"}, {"mask0": "init"}),
@@ -73,32 +87,67 @@ CLAIMS: dict[str, list[Claim]] = {
         *(_better("DLT 4", {"mask0": "variant_1"}, {"mask0": name}) for name in ("control_random", "control_reverse")),
     ],
     "04_supermasks": [
-        Claim("DLT 5", f"{name} masks on {words} reach about {paper:g} % untrained (at least {paper - 5:g})",
-              {"criterion": name, "mask1": action}, paper - 5, best=True)
+        Claim(
+            "DLT 5",
+            f"{name} masks on {words} reach about {paper:g} % untrained (at least {paper - 5:g})",
+            {"criterion": name, "mask1": action},
+            paper - 5,
+            best=True,
+        )
         for name, action, words, paper in (
-            ("large_final", "rewind", "initial weights", 40.0), ("large_final_same_sign", "rewind", "initial weights", 80.0),
-            ("large_final_same_sign", "constant_same_sign", "the signed constant", 86.0))
-    ] + [
-        Claim("DLT 5", "large_final_same_sign beats large_final, untrained", {"criterion": "large_final_same_sign"},
-              {"criterion": "large_final"}, best=True),
-        Claim("DLT 5", "the signed constant beats the initial weights (large_final_same_sign, untrained)",
-              {"criterion": "large_final_same_sign", "mask1": "constant_same_sign"},
-              {"criterion": "large_final_same_sign", "mask1": "rewind"}, best=True),
+            ("large_final", "rewind", "initial weights", 40.0),
+            ("large_final_same_sign", "rewind", "initial weights", 80.0),
+            ("large_final_same_sign", "constant_same_sign", "the signed constant", 86.0),
+        )
+    ]
+    + [
+        Claim(
+            "DLT 5",
+            "large_final_same_sign beats large_final, untrained",
+            {"criterion": "large_final_same_sign"},
+            {"criterion": "large_final"},
+            best=True,
+        ),
+        Claim(
+            "DLT 5",
+            "the signed constant beats the initial weights (large_final_same_sign, untrained)",
+            {"criterion": "large_final_same_sign", "mask1": "constant_same_sign"},
+            {"criterion": "large_final_same_sign", "mask1": "rewind"},
+            best=True,
+        ),
         Claim("DLT 5", "random masks stay near chance (10 % +- 5)", {"criterion": "random"}, 10.0, equal_within=5.0),
-        Claim("DLT 5", "large_final_diff_sign masks stay near chance (10 % +- 5)", {"criterion": "large_final_diff_sign"}, 10.0,
-              (0.0, 99.0), equal_within=5.0),
+        Claim(
+            "DLT 5",
+            "large_final_diff_sign masks stay near chance (10 % +- 5)",
+            {"criterion": "large_final_diff_sign"},
+            10.0,
+            (0.0, 99.0),
+            equal_within=5.0,
+        ),
     ],
     "05_learned_supermasks": [
-        Claim("DLT 5.2", "learned supermasks reach 95 % (initial weights)",
-              {"kind": "learned", "mask1": "rewind", "dwr": False}, 95.0),
+        Claim(
+            "DLT 5.2",
+            "learned supermasks reach 95 % (initial weights)",
+            {"kind": "learned", "mask1": "rewind", "dwr": False},
+            95.0,
+        ),
         Claim("DLT 5.2", "DWR raises accuracy", {"kind": "learned", "dwr": True}, {"kind": "learned", "dwr": False}),
-        Claim("DLT 5.2", "the signed constant raises accuracy (no DWR)",
-              {"kind": "learned", "mask1": "constant_same_sign", "dwr": False},
-              {"kind": "learned", "mask1": "rewind", "dwr": False}),
-        Claim("DLT 5.2", "DWR and signed constant match trained weights",
-              {"kind": "learned", "mask1": "constant_same_sign", "dwr": True}, DENSE, equal_within=CLOSE),
+        Claim(
+            "DLT 5.2",
+            "the signed constant raises accuracy (no DWR)",
+            {"kind": "learned", "mask1": "constant_same_sign", "dwr": False},
+            {"kind": "learned", "mask1": "rewind", "dwr": False},
+        ),
+        Claim(
+            "DLT 5.2",
+            "DWR and signed constant match trained weights",
+            {"kind": "learned", "mask1": "constant_same_sign", "dwr": True},
+            DENSE,
+            equal_within=CLOSE,
+        ),
     ],
-}  # fmt: skip
+}
 
 
 def _per_seed(claim: Claim, which: Filter, table: pd.DataFrame) -> pd.Series:
@@ -133,9 +182,19 @@ def judge(notebook: str, table: pd.DataFrame) -> pd.DataFrame:
             difference = (ours - than).dropna()
             low, high = _interval(difference)
             decided = verdict(low, high, claim.equal_within) if len(difference) else "not run"
-            rows.append({"network": network, "source": claim.section, "claim": claim.statement, "accuracy": ours.mean(),
-                         "difference": difference.mean(), "low": low, "high": high, "seeds": len(difference),
-                         "verdict": decided})  # fmt: skip
+            rows.append(
+                {
+                    "network": network,
+                    "source": claim.section,
+                    "claim": claim.statement,
+                    "accuracy": ours.mean(),
+                    "difference": difference.mean(),
+                    "low": low,
+                    "high": high,
+                    "seeds": len(difference),
+                    "verdict": decided,
+                }
+            )
     return pd.DataFrame(rows)
 
 

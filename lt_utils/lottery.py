@@ -43,8 +43,10 @@ def starting_point(run: Run) -> tuple[Layers, Layers]:
     else:
         w_i, w_f, before = _parent(run.parent)
         counts = run.canonical.prune_counts([int(mask.sum()) for mask in before])
-        kept = [prune(run.criterion, *tensors, count, _source(run, "ties", i))
-                for i, (*tensors, count) in enumerate(zip(w_i, w_f, before, counts, strict=True))]  # fmt: skip
+        kept = [
+            prune(run.criterion, *tensors, count, _source(run, "ties", i))
+            for i, (*tensors, count) in enumerate(zip(w_i, w_f, before, counts))
+        ]
     if run.parent is None and run.kind == "train":
         return w_i, kept
     prunings = [
@@ -77,12 +79,18 @@ def _do(runs: list[Run], device: str, progress: Progress) -> None:
     else:
         outcomes = train(runs, Start(weights, masks), dataset, progress.advance)
     seconds = (time.monotonic() - began) / len(runs)
-    for run, outcome, (w, m) in zip(runs, outcomes, points, strict=True):
+    for run, outcome, (w, m) in zip(runs, outcomes, points):
         layers = [layer.float().mean().item() * 100 for layer in m]
         kept = 100 * sum(int(layer.sum()) for layer in m) / NETWORKS[run.network].weights
         remaining = {"weights_remaining": kept, **{f"layer_{i}_remaining": v for i, v in enumerate(layers)}}
-        store.save(run, Outcome(remaining | outcome.metrics, outcome.history, outcome.weights, outcome.biases), w, m,
-                   device, seconds)  # fmt: skip
+        store.save(
+            run,
+            Outcome(remaining | outcome.metrics, outcome.history, outcome.weights, outcome.biases),
+            w,
+            m,
+            device,
+            seconds,
+        )
 
 
 def missing(runs: Iterable[Run]) -> dict[str, Run]:
@@ -140,7 +148,9 @@ def stack_size(run: Run, device: str) -> int:
     if device == "cpu":
         return CPU_STACK
     network = NETWORKS[run.network]
-    activations = 4 * max(run.batch, 500) * sum(layer.outputs * (1024 if layer.role == "conv" else 1) for layer in network.layers)
+    activations = (
+        4 * max(run.batch, 500) * sum(layer.outputs * (1024 if layer.role == "conv" else 1) for layer in network.layers)
+    )
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, min(512, int(0.7 * free / (9 * 4 * network.weights + 3 * activations))))
 

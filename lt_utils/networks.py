@@ -74,16 +74,33 @@ CIFAR, CIFAR_DENSE = (3, 32, 32), (256, 256, 10)
 NETWORKS = {
     network.name: network
     for network in (
-        Network("fc", "mnist", _layers((), (1, 28, 28), (300, 100, 10)), 1.2e-3, 50_380,
-                {"dense": 0.8, "output": 0.9}),
-        Network("conv2", "cifar10", _layers((64,), CIFAR, CIFAR_DENSE), 2e-4, 20_250,
-                {"conv": 0.9, "dense": 0.8, "output": 0.9}),
-        Network("conv4", "cifar10", _layers((64, 128), CIFAR, CIFAR_DENSE), 3e-4, 25_500,
-                {"conv": 0.9, "dense": 0.8, "output": 0.9}),
-        Network("conv6", "cifar10", _layers((64, 128, 256), CIFAR, CIFAR_DENSE), 3e-4, 30_000,
-                {"conv": 0.85, "dense": 0.8, "output": 0.9}),
+        Network("fc", "mnist", _layers((), (1, 28, 28), (300, 100, 10)), 1.2e-3, 50_380, {"dense": 0.8, "output": 0.9}),
+        Network(
+            "conv2",
+            "cifar10",
+            _layers((64,), CIFAR, CIFAR_DENSE),
+            2e-4,
+            20_250,
+            {"conv": 0.9, "dense": 0.8, "output": 0.9},
+        ),
+        Network(
+            "conv4",
+            "cifar10",
+            _layers((64, 128), CIFAR, CIFAR_DENSE),
+            3e-4,
+            25_500,
+            {"conv": 0.9, "dense": 0.8, "output": 0.9},
+        ),
+        Network(
+            "conv6",
+            "cifar10",
+            _layers((64, 128, 256), CIFAR, CIFAR_DENSE),
+            3e-4,
+            30_000,
+            {"conv": 0.85, "dense": 0.8, "output": 0.9},
+        ),
     )
-}  # fmt: skip
+}
 
 
 def draw(layer: Layer, source: torch.Generator) -> Tensor:
@@ -95,14 +112,14 @@ def draw(layer: Layer, source: torch.Generator) -> Tensor:
 
 @cache
 def initial_weights(network: str, seed: int) -> tuple[Tensor, ...]:
-    """The start weights of a seed, one CPU tensor per layer, the same bits whatever the device. Do not write to them."""
+    """The start weights of a seed, a CPU tensor per layer, the same bits whatever the device. Do not write to them."""
     layers = NETWORKS[network].layers
     return tuple(draw(layer, generator(seed, "initial weights", i)) for i, layer in enumerate(layers))
 
 
 class _StackedLinear(torch.autograd.Function):
-    """x @ weight.T + bias per network. Its own backward, because autograd's lays the weights' gradient out transposed and
-    then copies it: a third of a step (FC, CPU)."""
+    """x @ weight.T + bias per network. Its own backward, because autograd's lays the weights' gradient out transposed
+    and then copies it: a third of a step (FC, CPU)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -119,9 +136,9 @@ class _StackedLinear(torch.autograd.Function):
 def forward(network: Network, weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
     """Logits (M, B, 10) of a stack of M networks on images (M, B, pixels) or (M, B, channels, height, width)."""
     x = images
-    for i, (layer, weight, bias) in enumerate(zip(network.layers, weights, biases, strict=True)):
+    for i, (layer, weight, bias) in enumerate(zip(network.layers, weights, biases)):
         if layer.role == "conv":
-            x = torch.stack([F.conv2d(*one, padding=1) for one in zip(x, weight, bias, strict=True)]).relu()
+            x = torch.stack([F.conv2d(*one, padding=1) for one in zip(x, weight, bias)]).relu()
             if layer.pool:
                 x = F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
         else:

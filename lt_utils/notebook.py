@@ -9,12 +9,11 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from lt_utils import claims, plots
+from lt_utils import claims, plots, store
 from lt_utils.data import ROOT
 from lt_utils.lottery import starting_point
 from lt_utils.profiles import Settings
 from lt_utils.runs import Run, sweep
-from lt_utils import store
 
 SAVED_SVG = {"svg.hashsalt": "lt_utils", "svg.fonttype": "none"}
 
@@ -30,7 +29,7 @@ def figures_folder(label: str) -> Path:
 
 
 def publish(name: str, table: pd.DataFrame, settings: Settings) -> Figure:
-    """Keep `table` as results/LABEL/NAME.csv, draw the figure of that name from it into figures/LABEL, and return it."""
+    """Keep `table` as results/LABEL/NAME.csv, draw figure NAME from it into figures/LABEL, and return the figure."""
     save_table(name, table, settings)
     figure = draw(name, settings.label)
     plt.close(figure)  # the notebook shows what it is given; without this it would show it twice
@@ -63,7 +62,9 @@ def conclude(name: str, table: pd.DataFrame, settings: Settings) -> pd.DataFrame
     return found
 
 
-def sample_weights(settings: Settings, criteria: list[str], layer: int = 0, level: int = 6, points: int = 3000) -> pd.DataFrame:
+def sample_weights(
+    settings: Settings, criteria: list[str], layer: int = 0, level: int = 6, points: int = 3000
+) -> pd.DataFrame:
     """(w_i, w_f) of `points` weights of one layer of the first seed's dense network, and which criteria keep them.
 
     Columns `w_i`, `w_f`, and per criterion 1 (kept) or 0 at one-shot pruning to rate^level.
@@ -74,13 +75,18 @@ def sample_weights(settings: Settings, criteria: list[str], layer: int = 0, leve
     chosen = torch.randperm(start[layer].numel(), generator=torch.Generator().manual_seed(0))[:points]
     table = pd.DataFrame({"w_i": start[layer].flatten()[chosen], "w_f": final[layer].flatten()[chosen]})
     for name in criteria:
-        _, mask = starting_point(Run(**dense.describe() | {"kind": "found", "schedule": "one_shot", "criterion": name, "round": level}))
+        _, mask = starting_point(
+            Run(
+                **dense.canonical.describe()
+                | {"kind": "found", "schedule": "one_shot", "criterion": name, "round": level}
+            )
+        )
         table[name] = mask[layer].flatten()[chosen].int().numpy()
     return table
 
 
 def accuracies(table: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Mean test accuracy in % per value of column `by` (or of `variant`), a column per percentage of weights remaining."""
+    """Mean test accuracy in % per value of column `by` (or of `variant`), a column per percentage of weights left."""
     if by == "variant":
         table = table.assign(variant=table.apply(plots.variant, axis=1))
     wide = table.pivot_table("test_accuracy", ["network", by], table["weights_remaining"].round(2).rename("remaining"))
@@ -89,5 +95,7 @@ def accuracies(table: pd.DataFrame, by: str) -> pd.DataFrame:
 
 def best_supermasks(table: pd.DataFrame) -> pd.DataFrame:
     """Best test accuracy of found supermasks over all levels, mean over seeds, per criterion and kind of weights."""
-    best = table.groupby(["network", "criterion", "mask1", "seed"])["test_accuracy"].max().groupby(level=[0, 1, 2]).mean()
+    best = (
+        table.groupby(["network", "criterion", "mask1", "seed"])["test_accuracy"].max().groupby(level=[0, 1, 2]).mean()
+    )
     return best.unstack("mask1").sort_values("constant_same_sign", ascending=False).round(1)

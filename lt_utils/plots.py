@@ -15,13 +15,26 @@ from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 
 REMAINING, ACCURACY = "weights remaining (%)", "test accuracy (%)"
 FAMILIES = {
-    "by final weight and movement": ["large_final", "magnitude_increase", "movement", "large_init_large_final",
-                                     "small_final", "small_init_small_final"],
+    "by final weight and movement": [
+        "large_final",
+        "magnitude_increase",
+        "movement",
+        "large_init_large_final",
+        "small_final",
+        "small_init_small_final",
+    ],
     "by initial weight alone": ["large_final", "large_init", "small_init"],
-    "by sign": ["large_final", "large_final_same_sign", "large_final_diff_sign", "magnitude_increase_same_sign",
-                "magnitude_increase_diff_sign"],
-}  # fmt: skip
+    "by sign": [
+        "large_final",
+        "large_final_same_sign",
+        "large_final_diff_sign",
+        "magnitude_increase_same_sign",
+        "magnitude_increase_diff_sign",
+    ],
+}
 REFERENCE = "random"
+BASELINES = ("large_final", "rewind", "zero", "winning ticket (iterative)")
+WEIGHTS = {"rewind": "initial weights", "constant_same_sign": "signed constant"}
 
 
 def _range(values: pd.Series) -> tuple[float, float]:
@@ -29,14 +42,38 @@ def _range(values: pd.Series) -> tuple[float, float]:
 
 
 def _style(hues: list[str]) -> dict:
-    """Colours, markers and dashes that tell `hues` apart, also in print and to the colour-blind."""
-    palette = dict(zip(hues, sns.color_palette("colorblind", len(hues)) if len(hues) <= 10
-                       else sns.color_palette("husl", len(hues)), strict=True))  # fmt: skip
-    if REFERENCE in palette:
-        palette[REFERENCE] = (0.45, 0.45, 0.45)
-    markers = dict(zip(hues, "oXsDv^P<>*dph8"[: len(hues)], strict=False))
-    dashes = {hue: (2, 1.5) if hue == REFERENCE else "" for hue in hues}
-    return {"palette": palette, "markers": markers, "dashes": dashes}
+    """Colours, markers and dashes that tell up to ten `hues` apart, also in print and to the colour-blind. The paper's
+    own procedure is always blue, chance always grey and dashed."""
+    blue, *colours = sns.color_palette("colorblind")
+    del colours[6]  # a grey
+    fixed = dict.fromkeys(BASELINES, blue) | dict.fromkeys((REFERENCE, "random mask"), (0.45, 0.45, 0.45))
+    rest = iter(colours)
+    palette = {hue: fixed[hue] if hue in fixed else next(rest) for hue in hues}
+    markers = dict(zip(hues, "oXsDv^P<>*"))
+    return {
+        "palette": palette,
+        "markers": markers,
+        "dashes": {hue: (2, 1.5) if hue == REFERENCE else "" for hue in hues},
+    }
+
+
+def _panels(table: pd.DataFrame, hue: str, panels: dict[str, list[str]]) -> list[tuple[str, str, list[str]]]:
+    """(network, title, names) of each panel; names that `panels` does not know come in a panel of their own."""
+    present = list(dict.fromkeys(table[hue]))
+    known = {name for names in panels.values() for name in names} | {REFERENCE}
+    others = {"others": [name for name in present if name not in known]}
+    named = {title: [n for n in [*names, REFERENCE] if n in present] for title, names in (panels | others).items()}
+    return [
+        (network, title, names)
+        for network in table["network"].unique()
+        for title, names in named.items()
+        if set(names) - {REFERENCE}
+    ]
+
+
+def _title(network: str, *words: str) -> str:
+    name = network.upper() if network == "fc" else network.capitalize()
+    return ", ".join([name, *filter(None, words)])
 
 
 def percent_axis(axes: Axes) -> None:
@@ -54,8 +91,20 @@ def percent_axis(axes: Axes) -> None:
 def _lines(axes: Axes, table: pd.DataFrame, y: str, hue: str, style: dict) -> None:
     """One line per value of `hue`: mean over seeds with a band from lowest to highest."""
     order = [value for value in style["palette"] if value in set(table[hue])]
-    sns.lineplot(table, x="weights_remaining", y=y, hue=hue, style=hue, hue_order=order, style_order=order,
-                 errorbar=_range, err_kws={"alpha": 0.18, "linewidth": 0}, markersize=5.5, ax=axes, **style)  # fmt: skip
+    sns.lineplot(
+        table,
+        x="weights_remaining",
+        y=y,
+        hue=hue,
+        style=hue,
+        hue_order=order,
+        style_order=order,
+        errorbar=_range,
+        err_kws={"alpha": 0.18, "linewidth": 0},
+        markersize=5.5,
+        ax=axes,
+        **style,
+    )
     percent_axis(axes)
     axes.grid(alpha=0.3)
 
@@ -68,23 +117,26 @@ def _dense_line(axes: Axes, table: pd.DataFrame, y: str = "test_accuracy") -> No
 def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], zoom: float = 6.0) -> Figure:
     """Test accuracy against weights remaining: a column per network and panel; the upper row shows all, the lower row
     the `zoom` points below the best."""
-    present = set(table[hue])
-    others = sorted(present - {name for names in panels.values() for name in names} - {REFERENCE})
-    panels = panels | ({"others": others} if others else {})
-    style = _style([name for name in dict.fromkeys(n for names in panels.values() for n in [*names, REFERENCE]) if name in present])
-    columns = [(network, title, names) for network in table["network"].unique() for title, names in panels.items()]
-    figure, grid = plt.subplots(2, len(columns), figsize=(max(6.0, 4.9 * len(columns)), 8), squeeze=False, sharey="row",
-                                height_ratios=(1, 1.1), layout="constrained")  # fmt: skip
-    for (network, title, names), (full, close) in zip(columns, grid.T, strict=True):
-        here = table[(table["network"] == network) & table[hue].isin([*names, REFERENCE])]
+    columns = _panels(table, hue, panels)
+    figure, grid = plt.subplots(
+        2,
+        len(columns),
+        figsize=(max(6.5, 4.9 * len(columns)), 8),
+        squeeze=False,
+        sharey="row",
+        height_ratios=(1, 1.1),
+        layout="constrained",
+    )
+    for (network, title, names), (full, close) in zip(columns, grid.T):
+        here = table[(table["network"] == network) & table[hue].isin(names)]
         for axes in (full, close):
-            _lines(axes, here, "test_accuracy", hue, style)
+            _lines(axes, here, "test_accuracy", hue, _style(names))
             _dense_line(axes, here)
             axes.set_ylabel(ACCURACY)
             axes.get_legend().remove()
-        top = here["test_accuracy"].max()
-        close.set_ylim(top - zoom, top + 0.06 * zoom)
-        full.set_title(f"{network.upper() if network == 'fc' else network.capitalize()}, {title}" if title else network.upper())
+        top = table[table["network"] == network].groupby([hue, "round"])["test_accuracy"].mean().max()
+        close.set_ylim(top - zoom, top + 0.1 * zoom)
+        full.set_title(_title(network, title))
         full.legend(*full.get_legend_handles_labels(), fontsize=8, loc="lower left", framealpha=0.9)
     return figure
 
@@ -93,18 +145,23 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
     """Accuracy, iteration of early stopping, and the gap between training and test accuracy, per variant."""
     table = table.assign(variant=table.apply(variant, axis=1), gap=table["train_accuracy"] - table["test_accuracy"])
     style = _style(list(dict.fromkeys(table["variant"])))
-    labels = {"test_accuracy": ACCURACY, "best_iteration": "iteration of lowest validation loss",
-              "gap": "training minus test accuracy (points)"}  # fmt: skip
+    labels = {
+        "test_accuracy": ACCURACY,
+        "best_iteration": "iteration of lowest validation loss",
+        "gap": "training minus test accuracy (points)",
+    }
     networks = table["network"].unique()
-    figure, grid = plt.subplots(len(networks), 3, figsize=(15, 4.6 * len(networks)), squeeze=False, layout="constrained")
-    for network, row in zip(networks, grid, strict=True):
+    figure, grid = plt.subplots(
+        len(networks), 3, figsize=(15, 4.6 * len(networks)), squeeze=False, layout="constrained"
+    )
+    for network, row in zip(networks, grid):
         here = table[table["network"] == network]
-        for axes, (y, label) in zip(row, labels.items(), strict=True):
+        for axes, (y, label) in zip(row, labels.items()):
             _lines(axes, here, y, "variant", style)
             _dense_line(axes, here, y)
             axes.set_ylabel(label)
             axes.get_legend().remove()
-            axes.set_title(network.upper())
+            axes.set_title(_title(network))
         row[0].legend(fontsize=9, loc="lower left")
     return figure
 
@@ -124,10 +181,17 @@ def criterion_regions(table: pd.DataFrame) -> Figure:
     `table` has `w_i`, `w_f` and a 0/1 column per criterion.
     """
     names = [c for c in table.columns if c not in ("network", "layer", "w_i", "w_f")]
-    figure, grid = plt.subplots(-(-len(names) // 5), 5, figsize=(15, 3.1 * -(-len(names) // 5)), sharex=True, sharey=True,
-                                squeeze=False, layout="constrained")  # fmt: skip
+    figure, grid = plt.subplots(
+        -(-len(names) // 5),
+        5,
+        figsize=(15, 3.1 * -(-len(names) // 5)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
     reach = 1.05 * table[["w_i", "w_f"]].abs().to_numpy().max()
-    for axes, name in zip(grid.flat, names, strict=False):
+    for axes, name in zip(grid.flat, names):
         for kept, colour in ((0, "0.75"), (1, "#0072B2")):
             here = table[table[name] == kept]
             axes.plot(here["w_i"], here["w_f"], ".", color=colour, markersize=2.2, rasterized=True)
@@ -144,42 +208,62 @@ def criterion_regions(table: pd.DataFrame) -> Figure:
 
 
 def found_supermasks(table: pd.DataFrame) -> Figure:
-    """Test accuracy of untrained weights under each criterion's mask, for w_i and for the signed constant."""
-    columns = {"rewind": "initial weights", "constant_same_sign": "signed constant"}
-    style = _style(list(dict.fromkeys(table["criterion"])))
-    networks = table["network"].unique()
-    figure, grid = plt.subplots(len(networks), 2, figsize=(13, 5.2 * len(networks)), squeeze=False, sharey="row",
-                                layout="constrained")  # fmt: skip
-    for network, row in zip(networks, grid, strict=True):
-        for axes, (action, title) in zip(row, columns.items(), strict=True):
-            here = table[(table["network"] == network) & (table["mask1"] == action)]
-            _lines(axes, here, "test_accuracy", "criterion", style)
+    """Test accuracy of untrained weights under each criterion's mask: the upper row on w_i, the lower on the signed
+    constant; a column per network and family of criteria."""
+    columns = _panels(table, "criterion", FAMILIES)
+    figure, grid = plt.subplots(
+        2, len(columns), figsize=(4.9 * len(columns), 8), squeeze=False, sharey="row", layout="constrained"
+    )
+    for (network, title, names), column in zip(columns, grid.T):
+        for axes, (action, words) in zip(column, WEIGHTS.items()):
+            here = table[(table["network"] == network) & (table["mask1"] == action) & table["criterion"].isin(names)]
+            _lines(axes, here, "test_accuracy", "criterion", _style(names))
             axes.axhline(10, color="black", linestyle=":", linewidth=1, label="chance")
-            axes.set(ylabel=f"{ACCURACY}, no training", title=f"{network.upper()}, {title}")
+            axes.set(ylabel=f"{ACCURACY}, untrained", title=_title(network, title, words))
             axes.get_legend().remove()
-        row[1].legend(*row[1].get_legend_handles_labels(), bbox_to_anchor=(1.02, 1), loc="upper left", fontsize=9)
+        column[0].legend(*column[0].get_legend_handles_labels(), fontsize=8, loc="upper left")
     return figure
 
 
 def learned_supermasks(table: pd.DataFrame) -> Figure:
     """Test accuracy of learned supermasks, a dot per seed and a bar at the mean, beside trained weights."""
-    names = {"rewind": "initial weights", "constant_same_sign": "signed constant"}
     learned = table[table["kind"] == "learned"]
-    label = learned["mask1"].map(names) + learned["dwr"].map({True: ",\nDWR", False: ""})
+    label = learned["mask1"].map(WEIGHTS) + learned["dwr"].map({True: ",\nDWR", False: ""})
     every = pd.concat([learned.assign(label=label), table[table["kind"] == "train"].assign(label="trained\nweights")])
-    order = [f"{name}{dwr}" for dwr in ("", ",\nDWR") for name in names.values()] + ["trained\nweights"]
+    order = [f"{name}{dwr}" for dwr in ("", ",\nDWR") for name in WEIGHTS.values()] + ["trained\nweights"]
     networks = every["network"].unique()
     figure, grid = plt.subplots(1, len(networks), figsize=(7 * len(networks), 4.6), squeeze=False, layout="constrained")
-    for network, axes in zip(networks, grid[0], strict=True):
+    for network, axes in zip(networks, grid[0]):
         here = every[every["network"] == network]
-        sns.pointplot(here, x="label", y="test_accuracy", order=order, errorbar=None, linestyle="none", marker="_",
-                      markersize=32, color="black", ax=axes)  # fmt: skip
-        sns.stripplot(here, x="label", y="test_accuracy", order=order, hue="label", hue_order=order, palette="colorblind",
-                      jitter=0.12, size=7, ax=axes, legend=False)  # fmt: skip
+        sns.pointplot(
+            here,
+            x="label",
+            y="test_accuracy",
+            order=order,
+            errorbar=None,
+            linestyle="none",
+            marker="_",
+            markersize=32,
+            color="black",
+            ax=axes,
+        )
+        sns.stripplot(
+            here,
+            x="label",
+            y="test_accuracy",
+            order=order,
+            hue="label",
+            hue_order=order,
+            palette="colorblind",
+            jitter=0.12,
+            size=7,
+            ax=axes,
+            legend=False,
+        )
         for i, name in enumerate(order):
             mean = here[here["label"] == name]["test_accuracy"].mean()
             axes.annotate(f"{mean:.1f}", (i, mean), xytext=(20, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.set(xlabel="", ylabel=ACCURACY, title=f"{network.upper()}: supermasks learned without training a weight")
+        axes.set(xlabel="", ylabel=ACCURACY, title=_title(network, "learned supermasks"))
         axes.set_xlim(-0.5, len(order) - 0.3)
         axes.grid(axis="y", alpha=0.3)
     return figure

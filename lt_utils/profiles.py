@@ -57,8 +57,9 @@ def choose(kind: str, name: str, names: list[str] | dict) -> str:
     return name
 
 
-def settings(profile: str, *, networks: list[str] | None = None, seeds: int | list[int] | None = None,
-             **overrides: int | None) -> Settings:  # fmt: skip
+def settings(
+    profile: str, *, networks: list[str] | None = None, seeds: int | list[int] | None = None, **overrides: int | None
+) -> Settings:
     """The settings of `profile`, with every parameter that is not None in place of the profile's own.
 
     `seeds` is a count or the seeds themselves; `overrides` are fields of `Profile` (rounds, iterations, eval_every...).

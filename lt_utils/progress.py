@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Self
 
 from tqdm import tqdm
@@ -12,9 +13,19 @@ class Progress:
 
     def __init__(self, work: int, trainings: int) -> None:
         pipe = os.environ.get("LT_PROGRESS")
-        self._file = open(pipe, "w", buffering=1) if pipe and work else sys.stderr
-        self._bar = tqdm(total=work, disable=not work, file=self._file, unit="step", unit_scale=True, leave=not pipe,
-                         desc=f"{trainings} trainings", mininterval=0.5, dynamic_ncols=False, ncols=88)  # fmt: skip
+        self._file = Path(pipe).open("w", buffering=1) if pipe and work else sys.stderr  # noqa: SIM115
+        self._bar = tqdm(
+            total=work,
+            disable=not work,
+            file=self._file,
+            unit="step",
+            unit_scale=True,
+            leave=not pipe,
+            desc=f"{trainings} trainings",
+            mininterval=0.5,
+            dynamic_ncols=False,
+            ncols=88,
+        )
 
     def advance(self, steps: int) -> None:
         """Hear of `steps` more network-steps."""

@@ -40,14 +40,20 @@ class Run:
     schedule: str = "iterative"
     dwr: bool = False  # dynamic weight rescaling, learned supermasks only
     stride: int = 1  # a round keeps rate^stride of a layer
-    iterations: int = 0
+    iterations: int = 1
     batch: int = 60
     learning_rate: float = 0.0
     eval_every: int = 100  # iterations between two validations
 
     def __post_init__(self) -> None:
-        tables = {"network": NETWORKS, "kind": KINDS, "criterion": CRITERIA, "schedule": SCHEDULES,
-                  "mask1": MASK1_ACTIONS, "mask0": MASK0_ACTIONS}  # fmt: skip
+        tables = {
+            "network": NETWORKS,
+            "kind": KINDS,
+            "criterion": CRITERIA,
+            "schedule": SCHEDULES,
+            "mask1": MASK1_ACTIONS,
+            "mask0": MASK0_ACTIONS,
+        }
         for field, names in tables.items():
             choose(field, getattr(self, field), names)
         if self.seed < 0 or self.round < 0 or min(self.stride, self.batch, self.eval_every, self.iterations) < 1:
@@ -61,8 +67,14 @@ class Run:
         if self.kind == "found":
             return replace(self, mask0="zero", schedule="one_shot", round=self.round * self.stride, stride=1)
         if self.round == 0:
-            return Run(self.network, self.seed, iterations=self.iterations, batch=self.batch,
-                       learning_rate=self.learning_rate, eval_every=self.eval_every)  # fmt: skip
+            return Run(
+                self.network,
+                self.seed,
+                iterations=self.iterations,
+                batch=self.batch,
+                learning_rate=self.learning_rate,
+                eval_every=self.eval_every,
+            )
         if self.round == 1 and (self.schedule == "one_shot" or self.treatment == ("large_final", "zero")):
             return replace(self, schedule="iterative")  # at the first round all schedules are the same
         return self
@@ -105,8 +117,7 @@ class Run:
         """How many weights to prune from each layer, of `kept` weights per layer."""
         network = NETWORKS[self.network]
         power = self.stride * (self.round if self.schedule == "one_shot" else 1)
-        return [prune_count(network.kept[layer.role], n, power)
-                for layer, n in zip(network.layers, kept, strict=True)]  # fmt: skip
+        return [prune_count(network.kept[layer.role], n, power) for layer, n in zip(network.layers, kept)]
 
     def describe(self) -> dict[str, Any]:
         """All fields, as plain data."""
@@ -126,7 +137,7 @@ def sweep(settings: Settings, kind: str = "train", **axes: list[Any]) -> list[Ru
         common = _common(settings, choose("kind", kind, KINDS), network)
         axes_here = {"seed": settings.seeds, **_rounds(settings, kind), **axes}
         for values in itertools.product(*axes_here.values()):
-            runs.append(Run(network=network, kind=kind, **(common | dict(zip(axes_here, values, strict=True)))))
+            runs.append(Run(network=network, kind=kind, **(common | dict(zip(axes_here, values)))))
     return runs
 
 
@@ -141,8 +152,16 @@ def _common(settings: Settings, kind: str, network: str) -> dict[str, Any]:
     scale = settings.scale
     if kind == "learned":
         batch, training_images = 250, {"mnist": 55_000, "cifar10": 45_000}[NETWORKS[network].dataset]
-        return {"iterations": scale.epochs_learned * (training_images // batch), "batch": batch,
-                "learning_rate": scale.rate_learned, "eval_every": scale.eval_every_learned}  # fmt: skip
+        return {
+            "iterations": scale.epochs_learned * (training_images // batch),
+            "batch": batch,
+            "learning_rate": scale.rate_learned,
+            "eval_every": scale.eval_every_learned,
+        }
     schedule = {"schedule": "one_shot"} if kind == "found" else {"stride": scale.stride}
-    return {"iterations": settings.iterations(network), "learning_rate": NETWORKS[network].learning_rate,
-            "eval_every": scale.eval_every, **schedule}  # fmt: skip
+    return {
+        "iterations": settings.iterations(network),
+        "learning_rate": NETWORKS[network].learning_rate,
+        "eval_every": scale.eval_every,
+        **schedule,
+    }

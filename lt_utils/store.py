@@ -64,7 +64,7 @@ def mask(run: Run) -> list[Tensor]:
     packed = load_file(_entry(run) / "mask.safetensors")
     shapes = [layer.shape for layer in NETWORKS[run.network].layers]
     bits = [np.unpackbits(packed[f"mask.{i}"].numpy(), count=int(np.prod(s))) for i, s in enumerate(shapes)]
-    return [torch.from_numpy(b.astype(bool)).view(s) for b, s in zip(bits, shapes, strict=True)]
+    return [torch.from_numpy(b.astype(bool)).view(s) for b, s in zip(bits, shapes)]
 
 
 def weights(run: Run) -> tuple[list[Tensor], list[Tensor]]:
@@ -76,10 +76,19 @@ def weights(run: Run) -> tuple[list[Tensor], list[Tensor]]:
 
 def save(run: Run, outcome: Outcome, start: list[Tensor], masks: list[Tensor], device: str, seconds: float) -> None:
     """Keep a finished run; its parent's weights go once this run carries the chain on (the dense network's stay)."""
-    provenance = {"version": VERSION, "commit": commit(), "torch": torch.__version__, "device": device_name(device),
-                  "seconds": round(seconds, 3)}  # fmt: skip
-    content = {"run": run.canonical.describe(), "metrics": outcome.metrics, "history": outcome.history,
-               "provenance": provenance}  # fmt: skip
+    provenance = {
+        "version": VERSION,
+        "commit": commit(),
+        "torch": torch.__version__,
+        "device": device_name(device),
+        "seconds": round(seconds, 3),
+    }
+    content = {
+        "run": run.canonical.describe(),
+        "metrics": outcome.metrics,
+        "history": outcome.history,
+        "provenance": provenance,
+    }
     try:
         _write(_entry(run), content, outcome, start, masks if run.kind == "train" else [], run.has_heirs)
     except OSError as error:
@@ -98,8 +107,10 @@ def _write(entry: Path, content: dict, outcome: Outcome, start: list[Tensor], ma
             save_file(bits, aside / "mask.safetensors")
         if heirs:
             named = {"start": start, "final": outcome.weights, "bias": outcome.biases}
-            save_file({f"{n}.{i}": t.contiguous() for n, ts in named.items() for i, t in enumerate(ts)},
-                      aside / "weights.safetensors")  # fmt: skip
+            save_file(
+                {f"{n}.{i}": t.contiguous() for n, ts in named.items() for i, t in enumerate(ts)},
+                aside / "weights.safetensors",
+            )
         (aside / "run.json").write_text(json.dumps(content, indent=1))
         if entry.exists():
             shutil.rmtree(entry)
@@ -109,6 +120,7 @@ def _write(entry: Path, content: dict, outcome: Outcome, start: list[Tensor], ma
 @cache
 def commit() -> str:
     """The repository's commit, with a + if the package differs from it; empty outside a repository."""
+
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True).stdout.strip()
 
@@ -123,7 +135,9 @@ def device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     try:
-        names = [row.split(":")[1].strip() for row in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in row]
+        names = [
+            row.split(":")[1].strip() for row in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in row
+        ]
         return f"{names[0]} ({len(names)} cores)"
     except (OSError, IndexError):
         return platform.processor() or platform.machine()

@@ -6,7 +6,7 @@ masked. A learned supermask trains a score per weight in place of the weights, w
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +45,11 @@ class Trainee(Protocol):
     trained: list[Tensor]
     optimiser: torch.optim.Optimizer
 
-    def parameters(self, values: list[Tensor], draw: "Sampler") -> tuple[list[Tensor], list[Tensor]]: ...
-    def mask_gradients(self) -> None: ...
+    def parameters(self, values: list[Tensor], draw: "Sampler") -> tuple[list[Tensor], list[Tensor]]:
+        """The weights and biases that `values`, shaped as `trained`, stand for; masks are sampled anew."""
+
+    def mask_gradients(self) -> None:
+        """Zero the gradients of frozen weights."""
 
 
 class Sampler:
@@ -74,19 +77,21 @@ class Weights:
         self.optimiser = torch.optim.Adam(self.trained, lr=runs[0].learning_rate, fused=True)
 
     def parameters(self, values: list[Tensor], draw: Sampler) -> tuple[list[Tensor], list[Tensor]]:
+        """The trained weights and biases themselves."""
         return values[: self.layers], values[self.layers :]
 
     def mask_gradients(self) -> None:
+        """Zero the gradients of frozen weights."""
         for tensor, mask in zip(self.trained, self.masks):  # biases, which come last, have no mask
             if mask is not None:
                 tensor.grad.mul_(mask)
 
 
 class _SampledMask(torch.autograd.Function):
-    """weights * b * factor with b ~ Bernoulli(sigmoid(scores)); straight-through: b's gradient goes to sigmoid(scores)."""
+    """weights * b * factor, b ~ Bernoulli(sigmoid(scores)); straight-through: b's gradient goes to sigmoid(scores)."""
 
     @staticmethod
-    def forward(ctx, scores: Tensor, weights: Tensor, uniform: Tensor, dwr: Tensor) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, weights: Tensor, uniform: Tensor, dwr: Tensor) -> Tensor:
         probability = scores.sigmoid()
         mask = uniform < probability
         scaled = weights * rescaling(mask, dwr)
@@ -94,7 +99,7 @@ class _SampledMask(torch.autograd.Function):
         return scaled * mask
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         scaled, probability = ctx.saved_tensors
         return gradient * scaled * probability * (1 - probability), None, None, None
 
@@ -118,6 +123,7 @@ class Scores:
         self.optimiser = torch.optim.SGD(self.trained, lr=runs[0].learning_rate, momentum=0.9, fused=True)
 
     def parameters(self, values: list[Tensor], draw: Sampler) -> tuple[list[Tensor], list[Tensor]]:
+        """The start weights under a sampled mask, and biases of zero."""
         weights = [_SampledMask.apply(s, w, draw.uniform(s), self.dwr) for s, w in zip(values, self.weights)]
         return weights, self.biases
 
@@ -194,8 +200,15 @@ def _step(run: Run, trainee: Trainee, draw: Sampler, split: Split, rows: Tensor)
 
 
 @torch.no_grad()
-def _outcomes(runs: list[Run], trainee: Trainee, best: list[Tensor], best_at: Tensor, best_loss: Tensor,
-              history: Tensor, data: Dataset) -> list[Outcome]:  # fmt: skip
+def _outcomes(
+    runs: list[Run],
+    trainee: Trainee,
+    best: list[Tensor],
+    best_at: Tensor,
+    best_loss: Tensor,
+    history: Tensor,
+    data: Dataset,
+) -> list[Outcome]:
     """Read out a trained stack: `history` is (evaluations, 2, M)."""
     network, learned = runs[0].network, runs[0].kind == "learned"
     samples = TEST_MASKS if learned else 1
@@ -221,11 +234,14 @@ def _outcomes(runs: list[Run], trainee: Trainee, best: list[Tensor], best_at: Te
     layers = len(trainee.trained) if learned else len(trainee.trained) // 2
     final = [t.detach().cpu() for t in trainee.trained]
     return [
-        Outcome({name: column[m] for name, column in columns.items()},
-                [[i, *(values[m] for values in row)] for i, row in zip(at, history)],
-                [t[m] for t in final[:layers]], [t[m] for t in final[layers:]])
+        Outcome(
+            {name: column[m] for name, column in columns.items()},
+            [[i, *(values[m] for values in row)] for i, row in zip(at, history)],
+            [t[m] for t in final[:layers]],
+            [t[m] for t in final[layers:]],
+        )
         for m in range(len(runs))
-    ]  # fmt: skip
+    ]
 
 
 def evaluation_iterations(run: Run) -> list[int]:

@@ -1,0 +1,83 @@
+# Everything a user types. `make help` lists the targets; every recipe runs from the repository's root.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PROFILE ?= quick
+ONLY ?=
+PARAMS ?=
+VENV ?= .venv
+BASE_PYTHON ?= python3
+RESULTS := $(or $(LT_RESULTS),results)
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+NOTEBOOKS := $(if $(ONLY),$(ONLY),$(basename $(notdir $(wildcard notebooks/*.ipynb))))
+LABEL := $(PROFILE)$(if $(PARAMS),-custom)
+EXECUTED := $(NOTEBOOKS:%=$(RESULTS)/$(LABEL)/%.ipynb)
+$(foreach name,$(ONLY),$(if $(wildcard notebooks/$(name).ipynb),,$(error ONLY=$(name): no such notebook; choose from $(basename $(notdir $(wildcard notebooks/*.ipynb))))))
+
+# PYTHON=... is used as it is. Otherwise the environment VENV is used: ours (.venv, made and filled here) or one of yours.
+ifdef PYTHON
+READY :=
+else ifeq ($(VENV),.venv)
+PYTHON := .venv/bin/python
+READY := .venv/.ready
+else
+PYTHON := $(VENV)/bin/python
+READY :=
+endif
+
+.PHONY: always reproduce figures lab bench test data setup clean help readme lock check
+
+reproduce: check $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9"]
+	@$(PYTHON) -m lt_utils summary --profile $(LABEL)
+
+$(RESULTS)/$(LABEL)/%.ipynb: notebooks/%.ipynb $(wildcard lt_utils/*.py) requirements.txt $(if $(PARAMS),always) | check
+	@$(PYTHON) -m lt_utils execute $* --profile $(PROFILE) $(PARAMS:%=-p %)
+
+figures: $(READY)  ## redraw the figures of PROFILE from its tables; nothing is trained
+	@$(PYTHON) -m lt_utils figures --profile $(PROFILE)
+
+lab: check  ## open the notebooks in JupyterLab
+	@$(PYTHON) -m jupyterlab notebooks
+
+bench: check  ## time the stacked trainer beside ordinary PyTorch loops; writes results/bench/
+	@$(PYTHON) -m bench
+
+test: check  ## lint and test
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff format --check
+	@$(PYTHON) -m pytest -q
+
+data: check
+
+check: $(READY)
+	@$(PYTHON) -m lt_utils data
+
+setup: $(READY)  ## make .venv and install the hashed requirements
+
+.venv/.ready: requirements.txt
+	@echo "setting up .venv (a few GB, once)"
+	$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: name one with BASE_PYTHON=...")'
+	$(BASE_PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv/bin/python -m uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.txt
+	.venv/bin/python -c 'import pathlib, site; (pathlib.Path(site.getsitepackages()[0]) / "lt_utils.pth").write_text("$(CURDIR)\n")'
+	touch $@
+
+readme: $(READY)  ## copy the tables, figures and executed notebooks of PROFILE to results/reference, and its tables into README.md
+	@$(PYTHON) -m lt_utils readme --profile $(PROFILE)
+
+lock: $(READY)  ## rewrite requirements.txt from requirements.in
+	.venv/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate requirements.in -o requirements.txt
+
+clean:  ## remove what `make reproduce` made (results, figures, finished runs); keep .venv and data
+	rm -rf results/{smoke,quick,paper}{,-custom} figures/{smoke,quick,paper}{,-custom} results/runs
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
+	echo "PYTHON=/path/to/python or VENV=\$$CONDA_PREFIX use an environment of yours; BASE_PYTHON=python3.12 makes .venv with another Python."
+	echo "LT_DATA=/path moves the data folder, LT_STORE=/path the finished runs."

@@ -1,0 +1,54 @@
+"""What the repository promises about itself: one set of versions, no hosts, no outputs, a README that is up to date."""
+
+import re
+import subprocess
+
+from lt_utils.data import ROOT
+
+PINS = re.compile(r"^\s*-?\s*([A-Za-z0-9_.-]+)==([^ ;\\]+)", re.M)
+
+
+def pins(name):
+    return {(package.lower(), version) for package, version in PINS.findall((ROOT / name).read_text())}
+
+
+def test_conda_and_pip_install_the_same_versions():
+    assert pins("environment.yml") == pins("requirements.in")
+    assert pins("requirements.in") <= pins("requirements.txt")
+
+
+def test_every_requirement_is_hashed_and_names_no_host():
+    text = (ROOT / "requirements.txt").read_text()
+    blocks = re.split(r"\n(?=\S)", text.strip())
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert "://" not in text
+
+
+def test_versions_agree():
+    from lt_utils.store import VERSION
+
+    for name in ("pyproject.toml", "CITATION.cff"):
+        assert re.search(
+            rf'^version: ?=? ?"?{re.escape(VERSION)}"?$',
+            (ROOT / name).read_text().replace("version = ", "version: "),
+            re.M,
+        )
+
+
+def test_help_lists_every_target_that_the_readme_names():
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = set(re.findall(r"`make ([a-z]+)", (ROOT / "README.md").read_text()))
+    assert named
+    assert all(f"make {target}" in listed for target in named)
+
+
+def test_a_misspelt_notebook_stops_make_with_the_right_names():
+    done = subprocess.run(["make", "reproduce", "ONLY=01_mask_criterion"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "no such notebook" in done.stderr
+    assert "01_mask_criteria" in done.stderr
+
+
+def test_the_engine_stays_thin():
+    lines = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "lt_utils").glob("*.py")}
+    assert max(lines.values()) <= 350, lines

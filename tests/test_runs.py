@@ -1,0 +1,233 @@
+"""Runs, their identity, and the store: found again, never repeated; every round prunes what it should."""
+
+import json
+
+import pytest
+import torch
+
+import lt_utils as lt
+from lt_utils import lottery
+from lt_utils import store as run_store
+from lt_utils.networks import NETWORKS
+from lt_utils.runs import Run
+from lt_utils.training import Outcome
+
+BASE = {"iterations": 12, "learning_rate": 1.2e-3, "eval_every": 6}
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The runs that were really trained, in order."""
+    done = []
+    real = lottery.train
+
+    def counting(runs, *rest):
+        done.extend(runs)
+        return real(runs, *rest)
+
+    monkeypatch.setattr(lottery, "train", counting)
+    return done
+
+
+def test_equal_work_has_one_key_and_different_work_another():
+    dense = Run(**BASE)
+    assert dense.key == Run(criterion="random", mask1="reinit", mask0="init", stride=3, **BASE).key
+    assert Run(round=1, **BASE).key == Run(round=1, schedule="one_shot", **BASE).key
+    assert Run(round=2, **BASE).key != Run(round=2, schedule="one_shot", **BASE).key
+    assert (
+        Run(kind="found", round=6, schedule="one_shot", **BASE).key
+        == Run(kind="found", round=2, stride=3, schedule="one_shot", **BASE).key
+    )
+    varied = [
+        Run(seed=1, **BASE),
+        Run(**{**BASE, "iterations": 13}),
+        Run(network="conv2", **BASE),
+        Run(kind="learned", **BASE),
+        *(Run(round=1, criterion=c, **BASE) for c in lt.CRITERIA),
+        *(Run(round=1, mask1=a, **BASE) for a in lt.MASK1_ACTIONS),
+        *(Run(round=1, mask0=a, **BASE) for a in lt.MASK0_ACTIONS),
+    ]
+    assert len({run.key for run in [dense, *varied]}) == 1 + len(varied) - 2  # large_final, rewind, zero is one run
+
+
+def test_a_run_says_what_it_builds_on():
+    third = Run(round=3, criterion="movement", mask0="init", **BASE)
+    assert third.parent.round == 2
+    assert third.parent.criterion == "movement"
+    assert third.parent.parent.parent == Run(**BASE)
+    assert Run(round=3, schedule="one_shot", **BASE).parent == Run(**BASE)
+    ticket = Run(round=3, schedule="ticket", mask1="reinit", **BASE)
+    assert ticket.parent == Run(round=3, **BASE)
+    assert Run(kind="learned", **BASE).parent is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "hint"),
+    [
+        ("criterion", "large_finl", "large_final"),
+        ("mask1", "rewnd", "rewind"),
+        ("mask0", "zeros", "variant_1"),
+        ("network", "resnet", "conv2"),
+        ("kind", "trained", "learned"),
+        ("schedule", "oneshot", "one_shot"),
+        ("iterations", 0, "impossible"),
+        ("seed", -1, "impossible"),
+    ],
+)
+def test_impossible_runs_are_refused_with_the_right_choices(field, value, hint):
+    with pytest.raises(ValueError, match=hint):
+        Run(**{**BASE, field: value})
+
+
+def test_impossible_settings_are_refused_with_the_right_choices():
+    for wrong, hint in (
+        ({"profile": "quik"}, "quick"),
+        ({"profile": "quick", "networks": ["fcn"]}, "conv2"),
+        ({"profile": "quick", "rounds": -1}, "above 0"),
+        ({"profile": "quick", "round": 3}, "rounds"),
+        ({"profile": "quick", "seeds": 0}, "seeds"),
+    ):
+        with pytest.raises(ValueError, match=hint):
+            lt.settings(**wrong)
+    with pytest.raises(ValueError, match="criterion"):
+        lt.sweep(lt.settings("smoke"), criteria=["random"])
+
+
+def test_settings_take_the_profile_where_no_parameter_is_given():
+    assert lt.settings("quick").label == "quick"
+    changed = lt.settings("quick", seeds=5, rounds=None, iterations=100)
+    assert (changed.label, changed.seeds, changed.iterations("fc")) == ("quick-custom", (0, 1, 2, 3, 4), 100)
+    assert lt.settings("paper").iterations("conv6") == 30_000
+    assert lt.settings("paper").scale.rounds == 24
+
+
+def test_a_new_field_at_its_default_leaves_keys_valid():
+    assert Run(**BASE).key == "38f6606a99e829ef763b"  # changes only with RESULTS_VERSION: old results would be lost
+
+
+def test_finished_runs_are_found_again_and_only_what_is_new_is_trained(store, tiny, trainings):
+    first = lt.run(lt.sweep(tiny, criterion=["large_final"]))
+    assert len(trainings) == 2 * 3  # seeds x (dense and two rounds)
+    again = lt.run(lt.sweep(tiny, criterion=["large_final"]))
+    assert len(trainings) == 6
+    assert again.equals(first)
+    lt.run(lt.sweep(tiny, criterion=["large_final", "random"]))
+    assert len(trainings) == 6 + 2 * 2  # the dense network is shared
+
+
+def test_a_chain_can_be_lengthened(store, trainings):
+    lt.run(lt.sweep(lt.settings("smoke", rounds=1, iterations=12)))
+    lt.run(lt.sweep(lt.settings("smoke", rounds=2, iterations=12)))
+    assert [run.round for run in trainings] == [0, 1, 2]
+
+
+def test_a_branch_from_a_run_whose_weights_are_gone_trains_it_again(store, trainings):
+    s = lt.settings("smoke", iterations=12)
+    before = lt.run(lt.sweep(s))
+    (gone,) = [run for run in lt.sweep(s) if run.round == 1]
+    assert not run_store.has_weights(gone)
+    last = next(run for run in lt.sweep(s) if run.round == 2)
+    run_store._entry(last).joinpath("run.json").unlink()
+    after = lt.run(lt.sweep(s))
+    assert [run.round for run in trainings] == [0, 1, 2, 1, 2]
+    assert after.drop(columns="seconds").equals(before.drop(columns="seconds"))
+
+
+def test_a_damaged_entry_is_thrown_away_and_done_again(store, tiny, trainings, capsys):
+    runs = lt.sweep(tiny, round=[0])
+    table = lt.run(runs)
+    path = run_store._entry(runs[0]) / "run.json"
+    path.write_text(path.read_text()[:50])
+    assert lt.run(runs).drop(columns="seconds").equals(table.drop(columns="seconds"))
+    assert "damaged" in capsys.readouterr().out
+    assert len(trainings) == 3
+
+
+def test_entries_are_plain_files_with_provenance(store, tiny):
+    runs = lt.sweep(tiny)
+    lt.run(runs)
+    entry = run_store._entry(runs[1])
+    content = json.loads((entry / "run.json").read_text())
+    assert content["run"]["round"] == 1
+    assert set(content["provenance"]) == {"version", "commit", "torch", "device", "seconds"}
+    assert (entry / "mask.safetensors").stat().st_size < 266_200 / 8 + 1000  # one bit per weight
+    assert not list(store.rglob(".aside*"))
+
+
+def test_a_full_disk_says_what_to_do(store, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_store, "_write", full)
+    run = Run(**BASE)
+    with pytest.raises(run_store.StoreError, match="free some disk space"):
+        run_store.save(run, Outcome({}), [], [], "cpu", 0.0)
+
+
+@pytest.mark.parametrize("criterion", lt.CRITERIA)
+def test_kept_percentages_per_layer_and_round(store, criterion):
+    """Iterative pruning at the paper's rates: floor((1 - rate) * kept) go from each layer each round; masks nest."""
+    s = lt.settings("smoke", stride=1, rounds=3, iterations=2)
+    runs = lt.sweep(s, criterion=[criterion])
+    table = lt.run(runs).set_index("round")
+    kept = [235_200, 30_000, 1_000]
+    masks = {}
+    for run in runs[1:]:
+        kept = [n - n * p // 10 for n, p in zip(kept, (2, 2, 1))]  # 0.8 of dense layers, 0.9 of the output layer
+        masks[run.round] = run_store.mask(run)
+        assert [int(m.sum()) for m in masks[run.round]] == kept
+        assert table.loc[run.round, "weights_remaining"] == pytest.approx(100 * sum(kept) / 266_200)
+        assert table.loc[run.round, "layer_2_remaining"] == pytest.approx(kept[2] / 10, rel=1e-6)
+        if run.round > 1:
+            assert not any((m & ~before).any() for m, before in zip(masks[run.round], masks[run.round - 1]))
+
+
+def test_one_shot_and_ticket_runs_have_the_density_of_their_round(store):
+    s = lt.settings("smoke", stride=3, rounds=2, iterations=2)
+    iterative, one_shot, ticket = (
+        lt.sweep(s, schedule=[x], mask1=[y], round=[2])[0]
+        for x, y in (("iterative", "rewind"), ("one_shot", "rewind"), ("ticket", "reinit"))
+    )
+    lt.run([iterative, one_shot, ticket])
+    a, b, c = (run_store.mask(run) for run in (iterative, one_shot, ticket))
+    assert all(abs(int(x.sum()) - int(y.sum())) <= 2 for x, y in zip(a, b))
+    assert all(torch.equal(x, y) for x, y in zip(a, c))
+    rewound, _ = lottery.starting_point(iterative)
+    drawn, _ = lottery.starting_point(ticket)
+    assert (rewound[0][a[0]] != drawn[0][a[0]]).all()
+
+
+def test_a_frozen_weight_stays_through_all_rounds(store):
+    """Mask-0 action `init`: every pruned weight is at its first value in every later round."""
+    s = lt.settings("smoke", rounds=3, stride=3, iterations=6)
+    last = lt.sweep(s, mask0=["init"])[-1]
+    lt.run([last])
+    start, final = run_store.weights(last)
+    for w, f, m, w_0 in zip(start, final, run_store.mask(last), lt.networks.initial_weights("fc", 0)):
+        assert torch.equal(w, w_0)
+        assert torch.equal(f[~m], w_0[~m])
+        assert not torch.equal(f[m], w_0[m])
+
+
+def test_found_supermasks_are_untrained_weights_under_the_mask(store):
+    from lt_utils import data
+    from lt_utils.training import evaluate
+
+    s = lt.settings("smoke", iterations=40, levels=[0, 5])
+    runs = lt.sweep(s, kind="found", mask1=["rewind", "constant_same_sign"], criterion=["large_final"])
+    table = lt.run(runs)
+    w_0 = lt.networks.initial_weights("fc", 0)
+    for run in runs:
+        _, masks = lottery.starting_point(run)
+        kept = [235_200, 30_000, 1_000] if run.round == 0 else [77_071, 9_831, 591]  # n - floor((1 - rate^5) n)
+        assert [int(m.sum()) for m in masks] == kept
+        values = [w if run.mask1 == "rewind" else w.sign() * w.std() for w in w_0]
+        masked = [(w * m).unsqueeze(0) for w, m in zip(values, masks)]
+        _, accuracy = evaluate("fc", masked, [w.new_zeros(w.shape[:2]) for w in masked], data.load("mnist").test)
+        row = table[(table["mask1"] == run.mask1) & (table["round"] == run.round)]
+        assert row["test_accuracy"].item() == pytest.approx(accuracy.item(), abs=0.02)
+
+
+def test_the_stack_size_on_the_cpu_is_bounded():
+    assert lottery.stack_size(Run(**BASE), "cpu") == lottery.CPU_STACK
+    assert set(NETWORKS) == {"fc", "conv2", "conv4", "conv6"}

@@ -1,0 +1,267 @@
+"""The training loop: against plain PyTorch, independent of its stack, repeatable; frozen weights stay frozen."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lt_utils import data, lottery
+from lt_utils.lottery import starting_point
+from lt_utils.networks import NETWORKS, forward, initial_weights
+from lt_utils.runs import Run
+from lt_utils.training import Sampler, Scores, Start, batches, evaluate, rescaling, train
+
+SHORT = {"iterations": 30, "learning_rate": 1.2e-3, "eval_every": 10}
+CPU = torch.device("cpu")
+
+
+def half_masked(run, seed=0):
+    """A start with half of the weights frozen, part of them at values that are not zero."""
+    weights, _ = starting_point(run)
+    source = torch.Generator().manual_seed(seed)
+    masks = [torch.rand(w.shape, generator=source) < 0.5 for w in weights]
+    return [torch.where(m, w, w.clamp(min=0)) for w, m in zip(weights, masks)], masks
+
+
+def stacked(points):
+    return Start(*([torch.stack(layer) for layer in zip(*part)] for part in zip(*points)))
+
+
+def trained(runs, points, dataset="mnist"):
+    return train(runs, stacked(points), data.load(dataset))
+
+
+def plain_module(weights):
+    """The FC network as anybody would write it."""
+    module = nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
+    for layer, w in zip(module[::2], weights):
+        layer.weight.data = w.clone()
+        layer.bias.data.zero_()
+    return module
+
+
+def train_plainly(run, weights, masks):
+    """An ordinary loop with `torch.optim.Adam`, and the readout of the paper written out."""
+    module, dataset = plain_module(weights), data.load("mnist")
+    optimiser = torch.optim.Adam(module.parameters(), lr=run.learning_rate)
+    order = batches([run], 0, len(dataset.train.labels), CPU)[0]
+    best = (float("inf"), 0, None)
+    for i in range(1, run.iterations + 1):
+        rows = order[(i - 1) * run.batch : i * run.batch]
+        optimiser.zero_grad()
+        F.cross_entropy(module(dataset.train.images[rows]), dataset.train.labels[rows]).backward()
+        for layer, mask in zip(module[::2], masks):
+            layer.weight.grad *= mask
+        optimiser.step()
+        if i % run.eval_every == 0:
+            with torch.no_grad():
+                loss = F.cross_entropy(module(dataset.validation.images), dataset.validation.labels).item()
+            best = min(best, (loss, i, copy.deepcopy(module)), key=lambda b: b[0])
+    with torch.no_grad():
+        hits = (best[2](dataset.test.images).argmax(1) == dataset.test.labels).float().mean().item()
+    return module, best[0], best[1], 100 * hits
+
+
+def test_a_stacked_run_equals_the_same_run_trained_alone_with_plain_pytorch():
+    runs = [Run(seed=s, round=r, **SHORT) for s, r in ((0, 0), (1, 0), (1, 2))]
+    points = [starting_point(runs[0]), half_masked(runs[1]), half_masked(runs[1], 5)]
+    for run, (weights, masks), ours in zip(runs, points, trained(runs, points)):
+        module, loss, at, accuracy = train_plainly(run, weights, masks)
+        for layer, w, b in zip(module[::2], ours.weights, ours.biases):
+            torch.testing.assert_close(w, layer.weight.data, atol=2e-4, rtol=1e-3)
+            torch.testing.assert_close(b, layer.bias.data, atol=2e-4, rtol=1e-3)
+        assert ours.metrics["validation_loss"] == pytest.approx(loss, rel=1e-4)
+        assert ours.metrics["best_iteration"] == at
+        assert ours.metrics["test_accuracy"] == pytest.approx(accuracy, abs=0.05)
+
+
+def test_frozen_weights_are_bit_identical_after_training_and_kept_ones_move():
+    run = Run(**SHORT)
+    weights, masks = half_masked(run)
+    (ours,) = trained([run], [(weights, masks)])
+    for w, m, after in zip(weights, masks, ours.weights):
+        assert torch.equal(after[~m], w[~m])
+    lit = data.load("mnist").train.images[:1800].amax(0) > 0
+    assert (ours.weights[1] != weights[1])[masks[1]].float().mean() > 0.9
+    assert torch.equal(
+        ours.weights[0][:, ~lit & (data.load("mnist").train.images.amax(0) == 0)],
+        weights[0][:, ~lit & (data.load("mnist").train.images.amax(0) == 0)],
+    )
+
+
+def test_a_run_does_not_depend_on_its_stack():
+    one, other = Run(seed=0, **SHORT), Run(seed=1, **SHORT)
+    points = {run: starting_point(run) for run in (one, other)}
+    (alone,) = trained([one], [points[one]])
+    beside = trained([other, one, other], [points[other], points[one], points[other]])[1]
+    for a, b in zip(alone.weights, beside.weights):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert alone.metrics["best_iteration"] == beside.metrics["best_iteration"]
+
+
+@pytest.mark.parametrize("kind", ["train", "learned"])
+def test_the_same_seed_twice_gives_the_same_bits(kind):
+    run = Run(kind=kind, **SHORT)
+    first, second = (trained([run], [starting_point(run)])[0] for _ in range(2))
+    assert first.metrics == second.metrics
+    assert all(torch.equal(a, b) for a, b in zip(first.weights, second.weights))
+
+
+def test_training_learns(store):
+    run = Run(iterations=300, learning_rate=1.2e-3, eval_every=100)
+    (ours,) = trained([run], [starting_point(run)])
+    assert ours.metrics["test_accuracy"] > 90
+    assert [at for at, *_ in ours.history] == [100, 200, 300]
+
+
+def test_early_stopping_reads_the_test_set_at_the_lowest_validation_loss():
+    run = Run(iterations=60, learning_rate=0.08, eval_every=5)  # so fast that validation loss goes up and down
+    (ours,) = trained([run], [starting_point(run)])
+    losses = {at: loss for at, loss, _ in ours.history}
+    best = min(losses, key=losses.get)
+    assert ours.metrics["best_iteration"] == best < 60
+    (stopped,) = trained([Run(iterations=best, learning_rate=0.08, eval_every=5)], [starting_point(run)])
+    assert ours.metrics["test_accuracy"] == pytest.approx(stopped.metrics["final_test_accuracy"], abs=0.02)
+
+
+def test_a_diverging_network_is_recorded_and_leaves_the_others_alone():
+    runs = [Run(seed=0, **SHORT), Run(seed=1, **SHORT)]
+    points = [half_masked(run) for run in runs]
+    points[0][0][0][0, 300] = torch.nan
+    broken, sound = trained(runs, points)
+    assert broken.metrics["diverged"]
+    assert not sound.metrics["diverged"]
+    assert sound.metrics["test_accuracy"] > 50
+
+
+def test_batches_are_fresh_permutations_shared_by_the_treatments_of_a_seed():
+    runs = [Run(seed=0, round=2), Run(seed=0, round=2, mask1="reinit"), Run(seed=1, round=2), Run(seed=0, round=3)]
+    first, second = batches(runs, 0, 500, CPU), batches(runs, 1, 500, CPU)
+    assert torch.equal(first[0], first[1])
+    for other in (first[2], first[3], second[0]):
+        assert not torch.equal(first[0], other)
+    assert torch.equal(first.sort().values, torch.arange(500).expand(4, -1))
+
+
+def test_dynamic_weight_rescaling_multiplies_by_weights_over_ones():
+    mask = torch.tensor([[[1, 0, 0, 0], [0, 0, 0, 1]], [[1, 1, 1, 1], [1, 1, 1, 1]]], dtype=torch.bool)
+    assert rescaling(mask, torch.tensor([True, True])).flatten().tolist() == [4.0, 1.0]
+    assert rescaling(mask, torch.tensor([False, True])).flatten().tolist() == [1.0, 1.0]
+
+
+def learned_trainee(runs):
+    trainee = Scores(runs, stacked([starting_point(run) for run in runs]))
+    return trainee, Sampler(runs, "masks", CPU)
+
+
+def test_a_learned_mask_is_bernoulli_of_the_sigmoid_and_its_gradient_passes_straight_through():
+    run = Run(kind="learned", learning_rate=1.0, iterations=1)
+    trainee, draw = learned_trainee([run])
+    scores = torch.full_like(trainee.trained[0], -1.0).requires_grad_()
+    values = [scores, *trainee.trained[1:]]
+    (effective, *_), _ = trainee.parameters(values, draw)
+    w = trainee.weights[0]
+    assert torch.equal(effective, torch.where(effective != 0, w, 0))
+    probability = torch.tensor(-1.0).sigmoid()
+    assert (effective != 0).float().mean() == pytest.approx(probability.item(), abs=0.005)
+    effective.sum().backward()
+    torch.testing.assert_close(scores.grad, w * probability * (1 - probability))
+
+
+def test_each_step_samples_a_fresh_mask_and_treatments_of_a_seed_share_it():
+    runs = [
+        Run(kind="learned", seed=s, dwr=d, iterations=1, learning_rate=1.0)
+        for s, d in ((0, False), (0, True), (1, True))
+    ]
+    trainee, draw = learned_trainee(runs)
+    first, second = (trainee.parameters(trainee.trained, draw)[0][0] != 0 for _ in range(2))
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], first[2])
+    assert not torch.equal(first[0], second[0])
+
+
+def test_learning_a_mask_trains_scores_only():
+    run = Run(kind="learned", mask1="constant_same_sign", batch=250, iterations=150, learning_rate=300.0, eval_every=50)
+    (ours,) = trained([run], [starting_point(run)])
+    assert all((b == 0).all() for b in ours.biases)
+    assert ours.metrics["test_accuracy"] > 60
+    assert 40 < ours.metrics["weights_remaining"] < 60
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_initial_weights_are_truncated_glorot_normals(name):
+    for layer, w in zip(NETWORKS[name].layers, initial_weights(name, 3)):
+        fan = 9 if layer.role == "conv" else 1
+        variance = 2 / (fan * (layer.inputs + layer.outputs))
+        assert w.var().item() == pytest.approx(variance, rel=0.05 if w.numel() > 5000 else 0.2)
+        assert w.abs().max() <= 2 * variance**0.5 / 0.87962566 + 1e-6
+        assert abs(w.mean()) < 5 * (variance / w.numel()) ** 0.5
+
+
+def test_initial_weights_are_the_seeds_own():
+    assert torch.equal(initial_weights("fc", 0)[0], initial_weights.__wrapped__("fc", 0)[0])
+    assert not torch.equal(initial_weights("fc", 0)[0], initial_weights("fc", 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("fc", 266_200), ("conv2", 4_300_992), ("conv4", 2_425_024), ("conv6", 2_261_184)]
+)
+def test_networks_have_the_papers_number_of_weights(name, weights):
+    assert NETWORKS[name].weights == weights == sum(w.numel() for w in initial_weights(name, 0))
+
+
+@pytest.mark.parametrize("name", ["conv2", "conv6"])
+def test_stacked_convolutions_equal_a_plain_module(name):
+    network, source = NETWORKS[name], torch.Generator().manual_seed(0)
+    stack = [initial_weights(name, seed) for seed in (0, 1)]
+    weights = [torch.stack(layer) for layer in zip(*stack)]
+    biases = [0.1 * torch.randn(w.shape[:2], generator=source) for w in weights]
+    images = torch.rand(2, 3, 3, 32, 32, generator=source)
+    ours = forward(network, weights, biases, images)
+    for m in range(2):
+        x = images[m]
+        for i, layer in enumerate(network.layers):
+            if layer.role == "conv":
+                x = F.relu(F.conv2d(x, weights[i][m], biases[i][m], padding=1))
+                x = F.max_pool2d(x, 2) if layer.pool else x
+            else:
+                x = F.linear(x.flatten(1), weights[i][m], biases[i][m])
+                x = x if layer.role == "output" else F.relu(x)
+        torch.testing.assert_close(ours[m], x, atol=1e-4, rtol=1e-3)
+
+
+def test_evaluation_counts_hits_over_the_whole_split():
+    dataset = data.load("mnist")
+    weights = [torch.stack(layer) for layer in zip(initial_weights("fc", 0), initial_weights("fc", 1))]
+    loss, accuracy = evaluate("fc", weights, [w.new_zeros(w.shape[:2]) for w in weights], dataset.validation)
+    logits = plain_module(initial_weights("fc", 1))(dataset.validation.images)
+    assert accuracy[1].item() == pytest.approx(
+        100 * (logits.argmax(1) == dataset.validation.labels).float().mean().item()
+    )
+    assert loss[1].item() == pytest.approx(F.cross_entropy(logits, dataset.validation.labels).item(), rel=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_agrees_with_the_cpu():
+    runs = [Run(seed=s, **SHORT) for s in (0, 1)]
+    points = [starting_point(run) for run in runs]
+    start = stacked(points)
+    there = Start([w.cuda() for w in start.weights], [m.cuda() for m in start.masks])
+    for a, b in zip(train(runs, start, data.load("mnist")), train(runs, there, data.load("mnist", "cuda"))):
+        assert a.metrics["test_accuracy"] == pytest.approx(b.metrics["test_accuracy"], abs=0.5)
+
+
+def test_out_of_memory_halves_the_stack(monkeypatch):
+    done, limit = [], 3
+
+    def fake(runs, device, progress):
+        if len(runs) > limit:
+            raise torch.OutOfMemoryError
+        done.extend(runs)
+
+    monkeypatch.setattr(lottery, "_do", fake)
+    runs = [Run(seed=s, **SHORT) for s in range(10)]
+    lottery._do_all(runs, 8, "cpu", None)
+    assert done == runs
