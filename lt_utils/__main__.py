@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lt_utils import readme
 from lt_utils.data import ROOT, DataError, arrays
 from lt_utils.notebook import draw, figures_folder, results_folder
 from lt_utils.plots import FIGURES
@@ -119,7 +120,7 @@ def fetch() -> None:
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m lt_utils")
-    parser.add_argument("command", choices=["execute", "figures", "summary", "data"])
+    parser.add_argument("command", choices=["execute", "figures", "summary", "data", "readme"])
     parser.add_argument("notebook", nargs="?")
     parser.add_argument("--profile", default="quick", choices=[*PROFILES, *(f"{name}-custom" for name in PROFILES)])
     parser.add_argument("-p", dest="given", action="append", default=[], metavar="NAME=VALUE")
@@ -130,7 +131,7 @@ def main() -> None:
         elif options.command == "data":
             fetch()
         else:
-            {"figures": figures, "summary": summary}[options.command](options.profile)
+            {"figures": figures, "summary": summary, "readme": readme.write}[options.command](options.profile)
     except (ValueError, DataError, OSError) as error:
         sys.exit(f"error: {error}")
 

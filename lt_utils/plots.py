@@ -33,7 +33,9 @@ FAMILIES = {
     ],
 }
 REFERENCE = "random"
-BASELINES = ("large_final", "rewind", "zero", "winning ticket (iterative)")
+GREY = (REFERENCE, "random mask")
+VARIANTS = ("winning ticket (iterative)", "one-shot ticket", "ticket's mask, random reinit", "random mask")
+BASELINES = ("large_final", "rewind", "zero", VARIANTS[0])
 WEIGHTS = {"rewind": "initial weights", "constant_same_sign": "signed constant"}
 
 
@@ -42,18 +44,20 @@ def _range(values: pd.Series) -> tuple[float, float]:
 
 
 def _style(hues: list[str]) -> dict:
-    """Colours, markers and dashes that tell up to ten `hues` apart, also in print and to the colour-blind. The paper's
-    own procedure is always blue, chance always grey and dashed."""
+    """Colours, markers and dashes that tell `hues` apart, also in print and to the colour-blind. The baseline is always
+    blue, chance grey and dashed; an action and its sign-keeping sibling share a colour, the former dashed."""
     blue, *colours = sns.color_palette("colorblind")
     del colours[6]  # a grey
-    fixed = dict.fromkeys(BASELINES, blue) | dict.fromkeys((REFERENCE, "random mask"), (0.45, 0.45, 0.45))
+    fixed = dict.fromkeys(BASELINES, blue) | dict.fromkeys(GREY, (0.45, 0.45, 0.45))
+    siblings = {f"{hue}_same_sign": hue for hue in hues if hue not in fixed and f"{hue}_same_sign" in hues}
     rest = iter(colours)
-    palette = {hue: fixed[hue] if hue in fixed else next(rest) for hue in hues}
-    markers = dict(zip(hues, "oXsDv^P<>*"))
+    palette = {hue: fixed[hue] if hue in fixed else next(rest) for hue in hues if hue not in siblings}
+    palette = {hue: palette[siblings.get(hue, hue)] for hue in hues}
+    dashed = {*GREY, *siblings.values()}
     return {
         "palette": palette,
-        "markers": markers,
-        "dashes": {hue: (2, 1.5) if hue == REFERENCE else "" for hue in hues},
+        "markers": dict(zip(hues, "oXsDv^P<>*")),
+        "dashes": {hue: (2, 1.5) if hue in dashed else "" for hue in hues},
     }
 
 
@@ -142,22 +146,21 @@ def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], 
 
 
 def ticket_curves(table: pd.DataFrame) -> Figure:
-    """Accuracy, iteration of early stopping, and the gap between training and test accuracy, per variant."""
+    """Accuracy, learning speed, iteration of early stopping, and training minus test accuracy, per variant."""
     table = table.assign(variant=table.apply(variant, axis=1), gap=table["train_accuracy"] - table["test_accuracy"])
-    style = _style(list(dict.fromkeys(table["variant"])))
     labels = {
         "test_accuracy": ACCURACY,
-        "best_iteration": "iteration of lowest validation loss",
+        "mean_validation_accuracy": "validation accuracy (%),\nmean over the course of training",
+        "best_iteration": "iteration of early stopping\n(lowest validation loss)",
         "gap": "training minus test accuracy (points)",
     }
     networks = table["network"].unique()
-    figure, grid = plt.subplots(
-        len(networks), 3, figsize=(15, 4.6 * len(networks)), squeeze=False, layout="constrained"
-    )
+    size = (19, 4.6 * len(networks))
+    figure, grid = plt.subplots(len(networks), 4, figsize=size, squeeze=False, layout="constrained")
     for network, row in zip(networks, grid):
         here = table[table["network"] == network]
         for axes, (y, label) in zip(row, labels.items()):
-            _lines(axes, here, y, "variant", style)
+            _lines(axes, here, y, "variant", _style(list(VARIANTS)))
             _dense_line(axes, here, y)
             axes.set_ylabel(label)
             axes.get_legend().remove()
@@ -169,10 +172,10 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
 def variant(row: pd.Series) -> str:
     """Name of a run in the comparison of winning tickets with their controls (Frankle and Carbin 2019)."""
     if row["schedule"] == "one_shot":
-        return "one-shot ticket"
+        return VARIANTS[1]
     if row["schedule"] == "ticket":
-        return "ticket's mask, random reinit"
-    return "random mask" if row["criterion"] == "random" else "winning ticket (iterative)"
+        return VARIANTS[2]
+    return VARIANTS[3] if row["criterion"] == "random" else VARIANTS[0]
 
 
 def criterion_regions(table: pd.DataFrame) -> Figure:

@@ -223,6 +223,7 @@ def _outcomes(
         "final_test_accuracy": accuracy(trainee.trained, data.test),
         "train_accuracy": accuracy(best, data.train_sample),
         "validation_loss": best_loss,
+        "mean_validation_accuracy": history[:, 1].mean(0),
         "best_iteration": best_at,
         "diverged": ~torch.stack([t.isfinite().flatten(1).all(1) for t in trainee.trained]).all(0),
     }

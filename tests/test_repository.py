@@ -52,3 +52,16 @@ def test_a_misspelt_notebook_stops_make_with_the_right_names():
 def test_the_engine_stays_thin():
     lines = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "lt_utils").glob("*.py")}
     assert max(lines.values()) <= 350, lines
+
+
+def test_the_readmes_tables_are_up_to_date():
+    from lt_utils import readme
+
+    text = (ROOT / "README.md").read_text()
+    assert readme.render(text) == text
+
+
+def test_the_readmes_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert links
+    assert all((ROOT / link).exists() for link in links if "://" not in link), links
