@@ -22,11 +22,13 @@ from torch.utils.data import DataLoader
 from lt_utils import data, store
 from lt_utils.lottery import starting_point
 from lt_utils.networks import NETWORKS
+from lt_utils.profiles import fast_precision
 from lt_utils.runs import Run
-from lt_utils.training import Sampler, Start, Weights, _step, batches
+from lt_utils.trainees import DTYPES, Start, Weights
+from lt_utils.training import batches, step
 
 BATCH, REPEATS, SECONDS = 60, 7, 1.0
-STACKS = (1, 2, 4, 8, 16, 32)
+STACKS = (1, 4, 8, 16, 32)
 Loop = Iterator[int]  # each `next` does one step of that many networks
 
 
@@ -37,16 +39,15 @@ def masked(run: Run) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     return [w * m for w, m in zip(weights, masks)], masks
 
 
-def stacked(networks: int) -> Loop:
+def stacked(networks: int, precision: str) -> Loop:
     """This project's loop."""
-    runs = [Run(seed=i, learning_rate=1.2e-3) for i in range(networks)]
+    runs = [Run(seed=i, learning_rate=1.2e-3, precision=precision) for i in range(networks)]
     weights, masks = ([torch.stack(layer) for layer in zip(*part)] for part in zip(*(masked(run) for run in runs)))
-    trainee, images = Weights(runs, Start(weights, masks)), data.load("mnist").train
-    draw = Sampler(runs, "masks", torch.device("cpu"))
+    trainee, images = Weights(runs, Start(weights, masks)), data.load("mnist", "cpu", DTYPES[precision]).train
     for epoch in range(1_000_000):
         order = batches(runs, epoch, len(images.labels), torch.device("cpu"))
         for rows in order[:, : order.shape[1] // BATCH * BATCH].split(BATCH, dim=1):
-            _step(runs[0], trainee, draw, images, rows)
+            step(runs[0], trainee, images, rows)
             yield networks
 
 
@@ -138,7 +139,8 @@ def floor() -> dict[str, float]:
 def main() -> None:
     """Measure, print, and write results/bench/fc_cpu.csv."""
     loops = {"idiomatic loop": ordinary(idiomatic_feed()), "in-memory loop": ordinary(memory_feed())}
-    loops |= {f"stack of {n}": stacked(n) for n in STACKS}
+    formats = ("fp32", "bf16") if fast_precision() == "bf16" else ("fp32",)
+    loops |= {f"stack of {n}, {precision}": stacked(n, precision) for precision in formats for n in STACKS}
     for loop in loops.values():
         timed(loop, 0.3)  # warm up
     times = {name: [] for name in loops}
@@ -155,7 +157,7 @@ def main() -> None:
             "images/s": 1e3 * BATCH / medians,
         }
     ).rename_axis("loop")
-    machine = f"{store.device_name('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}, fp32"
+    machine = f"{store.device_name('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     print(f"FC on MNIST, batch {BATCH}, masked, CPU: {machine}; medians of {REPEATS} interleaved rounds\n")
     print(table.round(3).to_string())
     print("\nfloor of a network-step: " + ", ".join(f"{value:.3g} {unit}" for unit, value in least.items()))

@@ -5,6 +5,7 @@
 See `runs.Run` for what a run is, and the notebooks for the paper's sections.
 """
 
+from lt_utils import cpu  # noqa: F401 - its settings come before anything that computes
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.criteria import CRITERIA
 from lt_utils.lottery import execute, run

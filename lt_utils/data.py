@@ -208,7 +208,7 @@ def arrays(name: str) -> Arrays:
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, pixels) or (N, channels, height, width), float32 in [0, 1], and labels (N,) int64, on a device."""
+    """Images (N, pixels) or (N, channels, height, width) in [0, 1], and labels (N,) int64, on a device."""
 
     images: Tensor
     labels: Tensor
@@ -225,12 +225,13 @@ class Dataset:
 
 
 @cache
-def load(name: str, device: str = "cpu") -> Dataset:
-    """The data set `name` ("mnist" or "cifar10") on `device`. The split is the same for every seed and device."""
+def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Dataset:
+    """The data set `name` ("mnist" or "cifar10") on `device`, its images as `dtype`. The split is the same for every
+    seed and device."""
     raw = arrays(name)
 
     def split(part: str, rows: Tensor) -> Split:
-        images = torch.from_numpy(raw[f"{part}_images"])[rows].to(device).float() / 255
+        images = torch.from_numpy(raw[f"{part}_images"])[rows].to(device).float().div(255).to(dtype)
         labels = torch.from_numpy(raw[f"{part}_labels"])[rows].long().to(device)
         return Split(images.flatten(1) if images.ndim == 3 else images, labels)
 

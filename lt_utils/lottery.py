@@ -15,9 +15,10 @@ from lt_utils.networks import NETWORKS, initial_weights
 from lt_utils.progress import Progress
 from lt_utils.randomness import generator
 from lt_utils.runs import Run
-from lt_utils.training import Outcome, Start, evaluate, train
+from lt_utils.trainees import DTYPES, Start, precisions
+from lt_utils.training import Outcome, evaluate, train
 
-CPU_STACK = 8  # networks; more gains nothing once a step's tensors leave the cache
+CPU_STACK = 16  # networks; more gains little once a step's fixed cost is spread out
 Layers = list[Tensor]
 
 
@@ -63,7 +64,8 @@ def _source(run: Run, purpose: str, layer: int) -> torch.Generator:
 def _found(runs: list[Run], start: Start, dataset: data.Dataset) -> list[Outcome]:
     """Evaluate found supermasks: untrained weights under a mask, on the test set."""
     biases = [w.new_zeros(w.shape[:2]) for w in start.weights]
-    _, accuracy = evaluate(runs[0].network, start.weights, biases, dataset.test)
+    weights = [w.to(dtype) for w, dtype in zip(start.weights, precisions(runs[0]))]
+    _, accuracy = evaluate(runs[0].network, weights, biases, dataset.test)
     return [Outcome({"test_accuracy": value}) for value in accuracy.tolist()]
 
 
@@ -72,7 +74,7 @@ def _do(runs: list[Run], device: str, progress: Progress) -> None:
     began = time.monotonic()
     points = [starting_point(run) for run in runs]
     weights, masks = ([torch.stack(layer).to(device) for layer in zip(*part)] for part in zip(*points))
-    dataset = data.load(NETWORKS[runs[0].network].dataset, device)
+    dataset = data.load(NETWORKS[runs[0].network].dataset, device, DTYPES[runs[0].precision])
     if runs[0].kind == "found":
         outcomes = _found(runs, Start(weights, masks), dataset)
         progress.advance(len(runs))

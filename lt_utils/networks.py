@@ -124,21 +124,22 @@ class _StackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+        return torch.baddbmm(bias.to(x.dtype).unsqueeze(1), x, weight.transpose(1, 2))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         to_x = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
-        return to_x, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1)
+        return to_x, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1, dtype=torch.float32)
 
 
 def forward(network: Network, weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
     """Logits (M, B, 10) of a stack of M networks on images (M, B, pixels) or (M, B, channels, height, width)."""
     x = images
     for i, (layer, weight, bias) in enumerate(zip(network.layers, weights, biases)):
+        x = x.to(weight.dtype)
         if layer.role == "conv":
-            x = torch.stack([F.conv2d(*one, padding=1) for one in zip(x, weight, bias)]).relu()
+            x = torch.stack([F.conv2d(*one, padding=1) for one in zip(x, weight, bias.to(x.dtype))]).relu()
             if layer.pool:
                 x = F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
         else:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import torch
+
 from lt_utils.networks import NETWORKS
 
 
@@ -19,6 +21,7 @@ class Profile:
     epochs_learned: int  # of learning a supermask; 2,000 in the authors' code (FC)
     rate_learned: float  # learning rate of it; 100 in the authors' code (FC)
     eval_every_learned: int
+    precision: str | None = None  # of the matrix products, fp32 or bf16; None: bf16 where the hardware has it
 
 
 PROFILES = {
@@ -27,7 +30,9 @@ PROFILES = {
     # real conclusions on a laptop: 7 rounds reach the paper's 21st
     "quick": Profile(("fc",), 3, 7, 3, 1374, 229, tuple(range(0, 25, 2)), 8, 300.0, 220),
     # the paper's own scale (Zhou et al. 2019, supplement; authors' code)
-    "paper": Profile(("fc", "conv2", "conv4", "conv6"), 5, 24, 1, None, 100, tuple(range(25)), 2000, 100.0, 220),
+    "paper": Profile(
+        ("fc", "conv2", "conv4", "conv6"), 5, 24, 1, None, 100, tuple(range(25)), 2000, 100.0, 220, "fp32"
+    ),
 }
 
 
@@ -45,9 +50,22 @@ class Settings:
         changed = self.scale != PROFILES[self.profile] or self.seeds != tuple(range(self.scale.seeds))
         return f"{self.profile}-custom" if changed else self.profile
 
+    @property
+    def precision(self) -> str:
+        """Precision of the matrix products: the profile's, or the machine's fast one."""
+        return self.scale.precision or fast_precision()
+
     def iterations(self, network: str) -> int:
         """Training iterations of a network at this scale."""
         return self.scale.iterations or NETWORKS[network].iterations
+
+
+def fast_precision() -> str:
+    """bf16 where the first GPU, or without one the CPU, has it in hardware; else fp32."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    has = torch.cpu.get_capabilities()
+    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
 
 
 def choose(kind: str, name: str, names: list[str] | dict) -> str:
@@ -68,7 +86,7 @@ def settings(
     scale = PROFILES[choose("profile", profile, PROFILES)]
     given = {choose("parameter", k, list(Profile.__annotations__)): v for k, v in overrides.items() if v is not None}
     for name, value in given.items():
-        if name != "levels" and not (isinstance(value, (int, float)) and value > 0):
+        if name not in ("levels", "precision") and not (isinstance(value, (int, float)) and value > 0):
             raise ValueError(f"{name} = {value!r} is impossible: give a number above 0, or None for the profile's own.")
     if networks is not None:
         given["networks"] = tuple(choose("network", name, NETWORKS) for name in networks)

@@ -14,6 +14,7 @@ from lt_utils.profiles import Settings, choose
 
 RESULTS_VERSION = 1  # part of every identity: raise it when a change of the code changes results
 
+PRECISIONS = ("fp32", "bf16")
 KINDS = {
     "train": "weights are trained: the dense network (round 0) and its pruned descendants",
     "found": "a supermask: the mask of a one-shot pruning, put on untrained weights and evaluated (section 5)",
@@ -44,6 +45,7 @@ class Run:
     batch: int = 60
     learning_rate: float = 0.0
     eval_every: int = 100  # iterations between two validations
+    precision: str = "fp32"  # of the matrix products: fp32 or bf16; the values themselves are fp32
 
     def __post_init__(self) -> None:
         tables = {
@@ -53,6 +55,7 @@ class Run:
             "schedule": SCHEDULES,
             "mask1": MASK1_ACTIONS,
             "mask0": MASK0_ACTIONS,
+            "precision": PRECISIONS,
         }
         for field, names in tables.items():
             choose(field, getattr(self, field), names)
@@ -74,6 +77,7 @@ class Run:
                 batch=self.batch,
                 learning_rate=self.learning_rate,
                 eval_every=self.eval_every,
+                precision=self.precision,
             )
         if self.round == 1 and (self.schedule == "one_shot" or self.treatment == ("large_final", "zero")):
             return replace(self, schedule="iterative")  # at the first round all schedules are the same
@@ -111,7 +115,20 @@ class Run:
     @property
     def stack_key(self) -> tuple:
         """Runs with the same one can be trained in one stack."""
-        return self.network, self.kind, self.iterations, self.batch, self.learning_rate, self.eval_every
+        return (
+            self.network,
+            self.kind,
+            self.iterations,
+            self.batch,
+            self.learning_rate,
+            self.eval_every,
+            self.precision,
+        )
+
+    @property
+    def layers(self) -> int:
+        """Number of layers of the network."""
+        return len(NETWORKS[self.network].layers)
 
     def prune_counts(self, kept: list[int]) -> list[int]:
         """How many weights to prune from each layer, of `kept` weights per layer."""
@@ -134,7 +151,7 @@ def sweep(settings: Settings, kind: str = "train", **axes: list[Any]) -> list[Ru
         choose("axis", axis, [f.name for f in fields(Run)])
     runs = []
     for network in settings.scale.networks:
-        common = _common(settings, choose("kind", kind, KINDS), network)
+        common = _common(settings, choose("kind", kind, KINDS), network) | {"precision": settings.precision}
         axes_here = {"seed": settings.seeds, **_rounds(settings, kind), **axes}
         for values in itertools.product(*axes_here.values()):
             runs.append(Run(network=network, kind=kind, **(common | dict(zip(axes_here, values)))))

@@ -5,7 +5,7 @@ import subprocess
 
 from lt_utils.data import ROOT
 
-PINS = re.compile(r"^\s*-?\s*([A-Za-z0-9_.-]+)==([^ ;\\]+)", re.M)
+PINS = re.compile(r"^\s*-?\s*([A-Za-z0-9_.-]+)==([^ ;\\\n]+)", re.M)
 
 
 def pins(name):

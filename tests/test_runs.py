@@ -213,7 +213,7 @@ def test_found_supermasks_are_untrained_weights_under_the_mask(store):
     from lt_utils import data
     from lt_utils.training import evaluate
 
-    s = lt.settings("smoke", iterations=40, levels=[0, 5])
+    s = lt.settings("smoke", iterations=40, levels=[0, 5], precision="fp32")
     runs = lt.sweep(s, kind="found", mask1=["rewind", "constant_same_sign"], criterion=["large_final"])
     table = lt.run(runs)
     w_0 = lt.networks.initial_weights("fc", 0)
