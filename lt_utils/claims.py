@@ -80,7 +80,7 @@ CLAIMS: dict[str, list[Claim]] = {
         ),
     ],
     "03_mask0_actions": [
-        _better("DLT 4", {"mask0": "zero"}, {"mask0": "init"}),
+        _better("DLT 4", {"mask0": "zero"}, {"mask0": "init"}, (5.0, 60.0)),  # "except perhaps at the deepest pruning"
         _better("DLT 4", {"mask0": "variant_1"}, {"mask0": "zero"}, (20.0, 99.0), equal_within=0.5),
         _better("DLT 4", {"mask0": "variant_1"}, {"mask0": "zero"}),
         _better("DLT 4 (?)", {"mask0": "variant_2"}, {"mask0": "variant_1"}),

@@ -125,20 +125,21 @@ class _SampledMask(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weights: Tensor, uniform: Tensor, dwr: Tensor, dtype: torch.dtype) -> Tensor:
         probability = scores.sigmoid()
-        mask = uniform < probability
-        scaled = weights * rescaling(mask, dwr)
-        ctx.save_for_backward(scaled, probability)
-        return (scaled * mask).to(dtype)
+        mask = (uniform < probability).float()
+        factor = rescaling(mask, dwr)
+        ctx.save_for_backward(weights, factor, probability)
+        return mask.mul_(weights).mul_(factor).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        scaled, probability = ctx.saved_tensors
-        return gradient.float() * scaled * probability * (1 - probability), None, None, None, None
+        weights, factor, probability = ctx.saved_tensors
+        to_mask = (gradient.float() * weights).mul_(factor)
+        return torch.ops.aten.sigmoid_backward(to_mask, probability), None, None, None, None
 
 
 def rescaling(mask: Tensor, dwr: Tensor) -> Tensor:
     """Dynamic weight rescaling (section 5.2): (number of weights / number of ones) per network of a layer's masks
-    (M, ...) where `dwr` (M,) is True, else 1; shaped to multiply the layer's weights."""
+    (M, ...), of zeros and ones, where `dwr` (M,) is True, else 1; shaped to multiply the layer's weights."""
     ones = mask.flatten(1).sum(1).clamp(min=1)
     factor = torch.where(dwr, mask[0].numel() / ones, 1.0)
     return factor.view(-1, *[1] * (mask.ndim - 1))

@@ -155,7 +155,7 @@ def test_batches_are_fresh_permutations_shared_by_the_treatments_of_a_seed():
 
 
 def test_dynamic_weight_rescaling_multiplies_by_weights_over_ones():
-    mask = torch.tensor([[[1, 0, 0, 0], [0, 0, 0, 1]], [[1, 1, 1, 1], [1, 1, 1, 1]]], dtype=torch.bool)
+    mask = torch.tensor([[[1, 0, 0, 0], [0, 0, 0, 1]], [[1, 1, 1, 1], [1, 1, 1, 1]]]).float()
     assert rescaling(mask, torch.tensor([True, True])).flatten().tolist() == [4.0, 1.0]
     assert rescaling(mask, torch.tensor([False, True])).flatten().tolist() == [1.0, 1.0]
 
