@@ -54,6 +54,7 @@ def parameters(name: str, given: list[str], profile: str) -> dict:
 def execute(name: str, profile: str, given: list[str]) -> None:
     """Execute one notebook; the finished copy appears under results/ only if all of it succeeded."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     choose("notebook", name, [path.stem for path in NOTEBOOKS.glob("*.ipynb")])
@@ -72,11 +73,19 @@ def execute(name: str, profile: str, given: list[str]) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 papermill.execute_notebook(
-                    NOTEBOOKS / f"{name}.ipynb", aside, values, kernel_name="python3", progress_bar=False, cwd=str(ROOT)
+                    NOTEBOOKS / f"{name}.ipynb",
+                    aside,
+                    values,
+                    kernel_name="python3",
+                    progress_bar=False,
+                    cwd=str(ROOT),
+                    extra_arguments=["--log-level=ERROR"],  # of the kernel
                 )
-        except PapermillExecutionError as error:
+        except (PapermillExecutionError, DeadKernelError) as error:
             shutil.move(aside, failed)
-            sys.exit(f"{name} failed: {error.ename}: {error.evalue} The executed copy is {failed}.")
+            died = "its kernel died, perhaps for lack of memory; what it had finished is kept."
+            why = f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else died
+            sys.exit(f"{name} failed: {why} The executed copy is {failed}.")
         shutil.move(aside, finished)
     failed.unlink(missing_ok=True)
     print(f"{name} done in {time.monotonic() - began:.0f} s: {finished}", flush=True)

@@ -64,7 +64,7 @@ def fast_precision() -> str:
     """bf16 where the first GPU, or without one the CPU, has it in hardware; else fp32."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    has = torch.cpu.get_capabilities()
+    has = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
 
 
