@@ -12,6 +12,7 @@ PARAMS ?=
 VENV ?= .venv
 BASE_PYTHON ?= python3
 RESULTS := $(or $(LT_RESULTS),results)
+DATA := $(or $(LT_DATA),data)/.fetched
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 NOTEBOOKS := $(if $(ONLY),$(ONLY),$(basename $(notdir $(wildcard notebooks/*.ipynb))))
@@ -32,10 +33,10 @@ endif
 
 .PHONY: always reproduce figures lab bench test data setup clean help readme lock check
 
-reproduce: check $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9"]
+reproduce: $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9"]
 	@$(PYTHON) -m lt_utils summary --profile $(LABEL)
 
-$(RESULTS)/$(LABEL)/%.ipynb: notebooks/%.ipynb $(wildcard lt_utils/*.py) requirements.txt $(if $(PARAMS),always) | check
+$(RESULTS)/$(LABEL)/%.ipynb: notebooks/%.ipynb $(wildcard lt_utils/*.py) requirements.txt $(if $(PARAMS),always) | $(DATA)
 	@$(PYTHON) -m lt_utils execute $* --profile $(PROFILE) $(PARAMS:%=-p %)
 
 figures: $(READY)  ## redraw the figures of PROFILE from its tables; nothing is trained
@@ -54,8 +55,11 @@ test: check  ## lint and test
 
 data: check
 
-check: $(READY)
+check: $(READY) $(DATA)
+
+$(DATA): | $(READY)
 	@$(PYTHON) -m lt_utils data
+	touch $@
 
 setup: $(READY)  ## make .venv and install the hashed requirements
 

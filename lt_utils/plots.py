@@ -119,29 +119,25 @@ def _dense_line(axes: Axes, table: pd.DataFrame, y: str = "test_accuracy") -> No
 
 
 def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], zoom: float = 6.0) -> Figure:
-    """Test accuracy against weights remaining: a column per network and panel; the upper row shows all, the lower row
-    the `zoom` points below the best."""
+    """Test accuracy against weights remaining, a column per network and panel. Where the lines spread over more than
+    twice `zoom` points, a lower row shows the `zoom` points below the best."""
     columns = _panels(table, hue, panels)
-    figure, grid = plt.subplots(
-        2,
-        len(columns),
-        figsize=(max(6.5, 4.9 * len(columns)), 8),
-        squeeze=False,
-        sharey="row",
-        height_ratios=(1, 1.1),
-        layout="constrained",
-    )
-    for (network, title, names), (full, close) in zip(columns, grid.T):
+    means = table.groupby(["network", hue, "round"])["test_accuracy"].mean()
+    rows = 2 if means.max() - means.min() > 2 * zoom else 1
+    size = (max(8.0, 4.9 * len(columns)), 1.2 + 3.8 * rows)
+    figure, grid = plt.subplots(rows, len(columns), figsize=size, squeeze=False, sharey="row", layout="constrained")
+    for (network, title, names), column in zip(columns, grid.T):
         here = table[(table["network"] == network) & table[hue].isin(names)]
-        for axes in (full, close):
+        for axes in column:
             _lines(axes, here, "test_accuracy", hue, _style(names))
             _dense_line(axes, here)
             axes.set_ylabel(ACCURACY)
             axes.get_legend().remove()
-        top = table[table["network"] == network].groupby([hue, "round"])["test_accuracy"].mean().max()
-        close.set_ylim(top - zoom, top + 0.1 * zoom)
-        full.set_title(_title(network, title))
-        full.legend(*full.get_legend_handles_labels(), fontsize=8, loc="lower left", framealpha=0.9)
+        column[0].set_title(_title(network, title))
+        column[0].legend(*column[0].get_legend_handles_labels(), fontsize=8, loc="lower left", framealpha=0.9)
+        if rows == 2:
+            top = means[network].max()
+            column[1].set_ylim(top - zoom, top + 0.1 * zoom)
     return figure
 
 
@@ -224,7 +220,7 @@ def found_supermasks(table: pd.DataFrame) -> Figure:
             axes.axhline(10, color="black", linestyle=":", linewidth=1, label="chance")
             axes.set(ylabel=f"{ACCURACY}, untrained", title=_title(network, title, words))
             axes.get_legend().remove()
-        column[0].legend(*column[0].get_legend_handles_labels(), fontsize=8, loc="upper left")
+        column[0].legend(*column[0].get_legend_handles_labels(), fontsize=8, loc="upper right")
     return figure
 
 
@@ -277,7 +273,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "01_mask_criteria": partial(pruning_curves, hue="criterion", panels=FAMILIES),
     "01_criterion_regions": criterion_regions,
     "02_mask1_actions": partial(pruning_curves, hue="mask1", panels={"": list(MASK1_ACTIONS)}),
-    "03_mask0_actions": partial(pruning_curves, hue="mask0", panels={"": list(MASK0_ACTIONS)}, zoom=3.0),
+    "03_mask0_actions": partial(pruning_curves, hue="mask0", panels={"": list(MASK0_ACTIONS)}),
     "04_supermasks": found_supermasks,
     "05_learned_supermasks": learned_supermasks,
 }
