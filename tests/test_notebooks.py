@@ -121,7 +121,7 @@ def test_the_summary_prints_every_claim(executed):
 
 
 def test_a_misspelt_parameter_stops_with_the_right_ones():
-    with pytest.raises(ValueError, match="criteria, eval_every, iterations, networks, precision, profile, rounds, seeds"):
+    with pytest.raises(ValueError, match="criteria, iterations, networks, precision, profile, rounds, seeds"):
         driver.parameters("01_mask_criteria", ["sedes=5"], "smoke")
     assert driver.parameters("01_mask_criteria", ["seeds=5", "criteria=['random']"], "smoke") == {
         "profile": "smoke",
