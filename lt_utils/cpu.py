@@ -22,6 +22,6 @@ def keep_freed_memory() -> bool:
 
 
 keep_freed_memory()
-# Gradients of well-learnt images fall below the smallest normal number, where a CPU multiplies many times slower. The
-# threads that PyTorch starts later inherit this.
+# Gradients of well-learnt images fall below the smallest normal number, where a CPU multiplies many times slower: they
+# become 0. For the whole process, because only threads that PyTorch starts later inherit this.
 torch.set_flush_denormal(True)

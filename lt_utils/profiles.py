@@ -18,9 +18,9 @@ class Profile:
     iterations: int | None  # of one training; None: the network's own full length
     eval_every: int  # iterations between two validations; 100 in the authors' code
     levels: tuple[int, ...]  # found supermasks keep rate^k of a layer, for these k
-    epochs_learned: int  # of learning a supermask; 2,000 in the authors' code (FC)
-    rate_learned: float  # learning rate of it; 100 in the authors' code (FC)
-    eval_every_learned: int
+    mask_epochs: int  # of learning a supermask; 2,000 in the authors' code (FC)
+    mask_rate: float  # learning rate of it; 100 in the authors' code (FC)
+    mask_eval_every: int
     precision: str | None = None  # of the matrix products, fp32 or bf16; None: bf16 where the hardware has it
 
 

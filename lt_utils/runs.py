@@ -170,10 +170,10 @@ def _common(settings: Settings, kind: str, network: str) -> dict[str, Any]:
     if kind == "learned":
         batch, training_images = 250, {"mnist": 55_000, "cifar10": 45_000}[NETWORKS[network].dataset]
         return {
-            "iterations": scale.epochs_learned * (training_images // batch),
+            "iterations": scale.mask_epochs * (training_images // batch),
             "batch": batch,
-            "learning_rate": scale.rate_learned,
-            "eval_every": scale.eval_every_learned,
+            "learning_rate": scale.mask_rate,
+            "eval_every": scale.mask_eval_every,
         }
     schedule = {"schedule": "one_shot"} if kind == "found" else {"stride": scale.stride}
     return {
