@@ -16,6 +16,8 @@ DATA := $(or $(LT_DATA),data)/.fetched
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 NOTEBOOKS := $(if $(ONLY),$(ONLY),$(basename $(notdir $(wildcard notebooks/*.ipynb))))
+PROFILES := smoke quick paper
+$(if $(filter $(PROFILE),$(PROFILES) $(PROFILES:%=%-custom)),,$(error PROFILE=$(PROFILE): no such profile; choose from $(PROFILES)))
 LABEL := $(PROFILE)$(if $(PARAMS),-custom)
 EXECUTED := $(NOTEBOOKS:%=$(RESULTS)/$(LABEL)/%.ipynb)
 $(foreach name,$(ONLY),$(if $(wildcard notebooks/$(name).ipynb),,$(error ONLY=$(name): no such notebook; choose from $(basename $(notdir $(wildcard notebooks/*.ipynb))))))
@@ -36,14 +38,14 @@ endif
 reproduce: $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9"]
 	@$(PYTHON) -m lt_utils summary --profile $(LABEL)
 
-$(RESULTS)/$(LABEL)/%.ipynb: notebooks/%.ipynb $(wildcard lt_utils/*.py) requirements.txt $(if $(PARAMS),always) | $(DATA)
-	@$(PYTHON) -m lt_utils execute $* --profile $(PROFILE) $(PARAMS:%=-p %)
+$(RESULTS)/$(LABEL)/%.ipynb: notebooks/%.ipynb $(wildcard lt_utils/*.py notebooks/*.py) requirements.txt $(if $(PARAMS),always) | $(DATA)
+	@$(PYTHON) notebooks/execute.py $* --profile $(PROFILE) $(PARAMS:%=-p %)
 
 figures: $(READY)  ## redraw the figures of PROFILE from its tables; nothing is trained
 	@$(PYTHON) -m lt_utils figures --profile $(PROFILE)
 
 lab: check  ## open the notebooks in JupyterLab
-	@$(PYTHON) -m jupyterlab notebooks
+	@$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 bench: check  ## time the stacked trainer beside ordinary PyTorch loops; writes results/bench/
 	@$(PYTHON) -m bench

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from lt_utils.plots import variant
 
@@ -204,5 +204,5 @@ def _interval(values: pd.Series) -> tuple[float, float]:
     """95 % t interval of the mean; unbounded for fewer than two values."""
     if len(values) < 2:
         return -float("inf"), float("inf")
-    half = stats.t.ppf(0.975, len(values) - 1) * values.sem()
+    half = stdtrit(len(values) - 1, 0.975) * values.sem()
     return values.mean() - half, values.mean() + half

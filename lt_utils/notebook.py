@@ -59,7 +59,7 @@ def conclude(name: str, table: pd.DataFrame, settings: Settings) -> pd.DataFrame
     """The verdicts on a notebook's claims, kept as results/LABEL/NAME_claims.csv; formatted for reading."""
     found = claims.judge(name, table)
     save_table(f"{name}_claims", found, settings)
-    return found
+    return found.round(2)
 
 
 def sample_weights(

@@ -26,7 +26,7 @@ class Profile:
 
 PROFILES = {
     # everything, tiny: checks that it runs, shows nothing
-    "smoke": Profile(("fc",), 1, 2, 8, 60, 30, (0, 12, 24), 1, 300.0, 110),
+    "smoke": Profile(("fc",), 1, 2, 8, 30, 15, (0, 12, 24), 1, 300.0, 110),
     # real conclusions on a laptop: 6 rounds reach the paper's 18th
     "quick": Profile(("fc",), 3, 6, 3, 1603, 458, tuple(range(0, 25, 2)), 8, 300.0, 440),
     # the paper's own scale (Zhou et al. 2019, supplement; authors' code)

@@ -1,0 +1,103 @@
+"""Execute one notebook with papermill; the Makefile calls this for each.
+
+    python notebooks/execute.py 01_mask_criteria --profile quick -p seeds=5
+
+It imports nothing of `lt_utils`, whose PyTorch the notebook's own kernel loads anyway.
+"""
+
+import argparse
+import ast
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+NOTEBOOKS = Path(__file__).resolve().parent
+ROOT = NOTEBOOKS.parent
+
+
+def show_progress(pipe: Path) -> None:
+    """Copy what notebooks write into the pipe to our stderr, for as long as this process lives."""
+
+    def copy() -> None:
+        while True:
+            with pipe.open() as stream:
+                while text := stream.read(1):
+                    sys.stderr.write(text)
+                sys.stderr.flush()
+
+    threading.Thread(target=copy, daemon=True).start()
+
+
+def parameters(name: str, given: list[str], profile: str) -> dict:
+    """Parameters of a notebook from words like `seeds=5`; SystemExit with the right names for a wrong one."""
+    known = papermill.inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))
+    values = {"profile": profile}
+    for word in given:
+        key, _, text = word.partition("=")
+        check_name("parameter", key, known)
+        try:
+            values[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[key] = text
+    return values
+
+
+def execute(name: str, profile: str, given: list[str]) -> None:
+    """Execute one notebook; the finished copy appears under results/ only if all of it succeeded."""
+    check_name("notebook", name, [path.stem for path in NOTEBOOKS.glob("*.ipynb")])
+    values = parameters(name, given, profile)
+    out = Path(os.environ.get("LT_RESULTS") or ROOT / "results") / (f"{profile}-custom" if given else profile)
+    out.mkdir(parents=True, exist_ok=True)
+    finished, failed = out / f"{name}.ipynb", out / f"{name}.failed.ipynb"
+    began = time.monotonic()
+    print(f"{name} ({profile})", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        pipe, aside = Path(temporary) / "progress", Path(temporary) / "executed.ipynb"
+        os.mkfifo(pipe)
+        show_progress(pipe)
+        os.environ["LT_PROGRESS"] = str(pipe)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                papermill.execute_notebook(
+                    NOTEBOOKS / f"{name}.ipynb",
+                    aside,
+                    values,
+                    kernel_name="python3",
+                    progress_bar=False,
+                    cwd=str(ROOT),
+                    extra_arguments=["--log-level=ERROR"],  # of the kernel
+                )
+        except (PapermillExecutionError, DeadKernelError) as error:
+            shutil.move(aside, failed)
+            died = "its kernel died, perhaps for lack of memory; what it had finished is kept."
+            why = f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else died
+            sys.exit(f"{name} failed: {why} The executed copy is {failed}.")
+        shutil.move(aside, finished)
+    failed.unlink(missing_ok=True)
+    print(f"{name} done in {time.monotonic() - began:.0f} s: {finished}", flush=True)
+
+
+def check_name(kind: str, name: str, names: Iterable[str]) -> None:
+    """SystemExit that lists `names` unless `name` is one of them."""
+    if name not in names:
+        sys.exit(f"error: unknown {kind} {name!r}: choose one of {', '.join(sorted(names))}.")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("notebook")
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("-p", dest="given", action="append", default=[], metavar="NAME=VALUE")
+    options = parser.parse_args()
+    execute(options.notebook, options.profile, options.given)
