@@ -1,7 +1,8 @@
 """The papers' claims and the test that decides each: one number per seed, a t interval over seeds, a verdict.
 
 A claim compares the test accuracy of two groups of runs over a range of weights remaining, seed by seed. Its range and
-its margin are fixed here. Two were set after a first look at `quick`: the range of "zero beats init", and ABOUT. `judge` turns a notebook's table into the verdicts that it ends with.
+its margin are fixed here. Two were set after a first look at `quick`: the range of "zero beats init", and ABOUT.
+`judge` turns a notebook's table into the verdicts that it ends with.
 """
 
 from dataclasses import dataclass
