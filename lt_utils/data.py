@@ -213,6 +213,10 @@ class Split:
     images: Tensor
     labels: Tensor
 
+    def first(self, images: int) -> "Split":
+        """The split's first so many images."""
+        return Split(self.images[:images], self.labels[:images])
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -241,5 +245,5 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
         train,
         split("train", order[:VALIDATION_IMAGES]),
         split("test", torch.arange(10_000)),
-        Split(train.images[:TRAIN_SAMPLE], train.labels[:TRAIN_SAMPLE]),
+        train.first(TRAIN_SAMPLE),
     )

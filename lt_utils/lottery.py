@@ -1,25 +1,35 @@
 """The lottery ticket procedure: how a run starts from its parent, and the execution of a sweep in stacks."""
 
+import math
+import os
 import time
 from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from functools import lru_cache
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from lt_utils import data, store
+from lt_utils import data, speed, store, workers
 from lt_utils.actions import Pruning, restart
 from lt_utils.criteria import prune
 from lt_utils.networks import NETWORKS, initial_weights
-from lt_utils.progress import Progress
+from lt_utils.progress import Progress, duration
 from lt_utils.randomness import generator
 from lt_utils.runs import Run
 from lt_utils.trainees import DTYPES, Start, precisions
 from lt_utils.training import Outcome, evaluate, train
+from lt_utils.workers import ATTEMPTS, WorkerError
 
-CPU_STACK = 16  # networks; more gains little once a step's fixed cost is spread out
+FOUND_STACK = 16  # found supermasks evaluated at once
+CHECKPOINT = 120.0  # seconds between two checkpoints of a training
+PATIENCE = 1.0  # seconds between two looks at what another process is doing
 Layers = list[Tensor]
+
+
+class OutOfTime(Exception):
+    """The time budget is used up; the training's checkpoint is kept."""
 
 
 def default_device() -> str:
@@ -30,7 +40,8 @@ def default_device() -> str:
 @lru_cache(maxsize=4)
 def _parent(run: Run) -> tuple[Layers, Layers, Layers]:
     """Start, final weights and mask of a finished run, a tensor per layer each."""
-    return *store.weights(run), store.mask(run)
+    start, final, _ = store.weights(run)
+    return start, final, store.mask(run)
 
 
 def starting_point(run: Run) -> tuple[Layers, Layers]:
@@ -65,78 +76,122 @@ def _found(runs: list[Run], start: Start, dataset: data.Dataset) -> list[Outcome
     """Evaluate found supermasks: untrained weights under a mask, on the test set."""
     biases = [w.new_zeros(w.shape[:2]) for w in start.weights]
     weights = [w.to(dtype) for w, dtype in zip(start.weights, precisions(runs[0]))]
-    _, accuracy = evaluate(runs[0].network, weights, biases, dataset.test)
+    _, accuracy = evaluate(runs[0].network, weights, biases, dataset.test.first(runs[0].test_images))
     return [Outcome({"test_accuracy": value}) for value in accuracy.tolist()]
 
 
-def _do(runs: list[Run], device: str, progress: Progress) -> None:
+class _Checkpoints:
+    """Checkpoints of a stack, a file per network, so that it may go on in another stack; and the end of the budget."""
+
+    def __init__(self, runs: list[Run], device: str, deadline: float) -> None:
+        self.runs, self.device, self.deadline = runs, device, deadline
+        self.interval = float(os.environ.get("LT_CHECKPOINT") or CHECKPOINT)
+        self.next = time.time() + self.interval
+
+    def load(self) -> tuple[int, dict[str, Tensor]]:
+        """Where the stack stood, on its device."""
+        if not store.checkpoint_iteration(self.runs[0]):
+            return 0, {}
+        iterations, states = zip(*map(store.load_checkpoint, self.runs))
+        if len(set(iterations)) > 1:
+            raise store.Gone("the checkpoints of a stack differ")
+        return iterations[0], {n: torch.stack([s[n] for s in states]).to(self.device) for n in states[0]}
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is old, or time is up."""
+        return time.time() > min(self.next, self.deadline)
+
+    def save(self, iteration: int, tensors: dict[str, Tensor]) -> None:
+        """Keep where every network stands. Raises OutOfTime if time is up."""
+        here = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        for m, run in enumerate(self.runs):
+            store.save_checkpoint(run, iteration, {name: tensor[m].clone() for name, tensor in here.items()})
+        self.next = time.time() + self.interval
+        if time.time() > self.deadline:
+            raise OutOfTime
+
+
+def _do(runs: list[Run], device: str, deadline: float) -> None:
     """Train one stack and keep its results. Raises torch.OutOfMemoryError if the stack is too large."""
     began = time.monotonic()
     points = [starting_point(run) for run in runs]
     weights, masks = ([torch.stack(layer).to(device) for layer in zip(*part)] for part in zip(*points))
     dataset = data.load(NETWORKS[runs[0].network].dataset, device, DTYPES[runs[0].precision])
+    progress = Progress.current()
     if runs[0].kind == "found":
         outcomes = _found(runs, Start(weights, masks), dataset)
         progress.advance(len(runs))
     else:
-        outcomes = train(runs, Start(weights, masks), dataset, progress.advance)
+        checkpoints = _Checkpoints(runs, device, deadline)
+        outcomes = train(runs, Start(weights, masks), dataset, progress.advance, checkpoints)
     seconds = (time.monotonic() - began) / len(runs)
     for run, outcome, (w, m) in zip(runs, outcomes, points):
         layers = [layer.float().mean().item() * 100 for layer in m]
         kept = 100 * sum(int(layer.sum()) for layer in m) / NETWORKS[run.network].weights
-        remaining = {"weights_remaining": kept, **{f"layer_{i}_remaining": v for i, v in enumerate(layers)}}
-        store.save(
-            run,
-            Outcome(remaining | outcome.metrics, outcome.history, outcome.weights, outcome.biases),
-            w,
-            m,
-            device,
-            seconds,
-        )
+        outcome.metrics = {
+            "weights_remaining": kept,
+            **{f"layer_{i}_remaining": v for i, v in enumerate(layers)},
+            **outcome.metrics,
+        }
+        store.save(run, outcome, w, outcome.masks or m, device, seconds)
 
 
 def missing(runs: Iterable[Run]) -> dict[str, Run]:
     """The runs still to be done, with the parents that they need, by key; parents come first."""
     todo: dict[str, Run] = {}
 
-    def visit(run: Run, needs_weights: bool) -> None:
-        if run.key in todo or (store.metrics(run) and (not needs_weights or store.has_weights(run))):
+    def visit(run: Run, there: bool) -> None:
+        if run.key in todo or (store.metrics(run) and there):
             return
         if run.parent:
-            visit(run.parent, needs_weights=run.canonical.schedule != "ticket")
+            has = store.has_mask if run.canonical.schedule == "ticket" else store.has_weights
+            visit(run.parent, has(run.parent))
         todo[run.key] = run
 
     for run in runs:
-        visit(run, needs_weights=False)
+        visit(run, there=True)
     return todo
 
 
-def _generations(todo: dict[str, Run]) -> Iterable[list[Run]]:
-    """`todo` in groups that can be done together: every run's parent is in an earlier group or already done."""
-    waiting = dict(todo)
-    while waiting:
-        ready = [run for run in waiting.values() if not (run.parent and run.parent.key in waiting)]
-        for key in sorted({run.stack_key for run in ready}):
-            yield sorted((run for run in ready if run.stack_key == key), key=lambda run: (run.seed, run.round, run.key))
-        for run in ready:
-            del waiting[run.key]
-
-
-def execute(runs: Iterable[Run], device: str | None = None) -> None:
-    """Do what is missing of `runs`, in stacks. What is finished is kept at once; calling again goes on from there."""
+def work(
+    environment: dict[str, str], device: str | None, threads: int | None, runs: list[Run], deadline: float
+) -> bool:
+    """A worker's task: do, in stacks, those of `runs` that are not done and that no other process is doing. False if
+    something that they start from was gone. Raises OutOfTime."""
+    os.environ.update(environment)
+    if threads:
+        torch.set_num_threads(threads)
     device = device or default_device()
-    todo = missing(runs)
-    work = sum(1 if run.kind == "found" else run.iterations for run in todo.values())
-    with Progress(work, len(todo)) as progress:
-        for group in _generations(todo):
-            _do_all(group, stack_size(group[0], device), device, progress)
+    with store.claimed(runs) as mine:
+        todo = [run for run in mine if run in missing([run]).values()]
+        try:
+            for group in _alike(todo):
+                plan = speed.plan(group, device)
+                with speed.threads(min(plan.threads, torch.get_num_threads())):
+                    _do_all(group, FOUND_STACK if group[0].kind == "found" else plan.stack, device, deadline)
+        except store.Gone:
+            _parent.cache_clear()
+            return False
+    return True
 
 
-def _do_all(group: list[Run], size: int, device: str, progress: Progress) -> None:
+def _alike(runs: list[Run]) -> list[list[Run]]:
+    """Runs in groups that can be trained in one stack: alike, and equally far."""
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        groups.setdefault((*run.stack_key, store.checkpoint_iteration(run)), []).append(run)
+    return list(groups.values())
+
+
+def _do_all(group: list[Run], size: int, device: str, deadline: float) -> None:
     """Do a group in stacks of `size`, halved whenever the device runs out of memory."""
     while group:
+        if time.time() > deadline:
+            raise OutOfTime
         try:
-            _do(group[:size], device, progress)
+            began = time.monotonic()
+            _do(group[:size], device, deadline)
+            speed.learn(group[:size], device, time.monotonic() - began)
             group = group[size:]
         except torch.OutOfMemoryError:
             if size == 1:
@@ -145,26 +200,95 @@ def _do_all(group: list[Run], size: int, device: str, progress: Progress) -> Non
             torch.cuda.empty_cache()
 
 
-def stack_size(run: Run, device: str) -> int:
-    """How many networks to train at once: what pays on a CPU, what fits the memory of a GPU."""
-    if device == "cpu":
-        return CPU_STACK
-    network = NETWORKS[run.network]
-    activations = (
-        4 * max(run.batch, 500) * sum(layer.outputs * (1024 if layer.role == "conv" else 1) for layer in network.layers)
-    )
-    free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(512, int(0.7 * free / (9 * 4 * network.weights + 3 * activations))))
+def _steps(run: Run) -> int:
+    return 1 if run.kind == "found" else run.iterations
 
 
-def run(runs: list[Run], device: str | None = None) -> pd.DataFrame:
+def execute(runs: Iterable[Run], device: str | None = None, executor: Executor | None = None) -> dict[str, Run]:
+    """Do what is missing of `runs`, in stacks, on `executor` or as `lt_utils.workers` says. What is finished is kept at
+    once; calling again goes on from there. Returns what the time budget (`LT_DEADLINE`) left undone."""
+    runs = list(runs)
+    todo, deadline = missing(runs), float(os.environ.get("LT_DEADLINE") or math.inf)
+    if todo and os.environ.get("LT_DRAW_ONLY"):
+        return todo
+    with workers.pool(device, executor) as places:
+        seconds = sum(speed.estimate(run, device or default_device()) for run in todo.values()) / len(places)
+        found = len({run.key for run in runs} - set(todo))
+        steps = sum(_steps(run) - store.checkpoint_iteration(run) for run in todo.values())
+        with Progress(steps, f"{len(todo)} trainings") as progress:
+            progress.say(f"{len(todo)} trainings are new, {found} found" + f"; about {duration(seconds)}" * bool(todo))
+            left = _sweep(runs, todo, places, deadline, progress)
+            if left:
+                progress.say(f"out of time: {len(left)} trainings are left")
+    return left
+
+
+def _sweep(
+    runs: list[Run], todo: dict[str, Run], places: list[workers.Worker], deadline: float, progress: Progress
+) -> dict[str, Run]:
+    """Do `todo`, what is missing of `runs`, and return what time did not suffice for."""
+    busy: dict[Future, tuple[workers.Worker, list[Run]]] = {}
+    failures: dict[str, int] = {}
+    late = False
+    while todo or busy:
+        taken = {run.key for _, stack in busy.values() for run in stack}
+        for place in [p for p in places if all(p is not worker for worker, _ in busy.values())]:
+            stack = [] if late else _next(todo, taken, len(places), by_value=deadline < math.inf)
+            if stack:
+                busy[place.submit(work, stack, deadline)] = place, stack
+                taken |= {run.key for run in stack}
+        if not busy:
+            break
+        done, _ = wait(busy, return_when=FIRST_COMPLETED)
+        progressed = False
+        for future in done:
+            place, stack = busy.pop(future)
+            try:
+                whole = future.result()
+            except OutOfTime:
+                late = whole = True
+            except (BrokenExecutor, CancelledError) as error:
+                place.executor, whole = None, True
+                failures[stack[0].key] = failures.get(stack[0].key, 0) + 1
+                if failures[stack[0].key] == ATTEMPTS:
+                    why = f"a worker died {ATTEMPTS} times at the same trainings: look for what ends it (often memory)"
+                    raise WorkerError(f"{why}; what is finished is kept.") from error
+            finished = [run for run in stack if store.metrics(run)]
+            progressed = progressed or bool(finished)
+            if len(places) > 1 or place.environment:
+                progress.advance(sum(map(_steps, finished)))
+            for run in finished:
+                todo.pop(run.key, None)
+            if not whole:
+                todo = missing(runs)
+        if not progressed and not late:
+            time.sleep(PATIENCE)  # another process is doing it
+            todo = missing(runs)
+    return todo
+
+
+def _next(todo: dict[str, Run], taken: set[str], places: int, by_value: bool) -> list[Run]:
+    """The next runs for a worker, its share of those that are alike and whose parents are done: by the order in which
+    they were asked for if time is short, else by round, as networks of one density train fastest together."""
+    ready = [r for r in todo.values() if r.key not in taken and not (r.parent and r.parent.key in todo)]
+    if not by_value:
+        ready.sort(key=lambda run: (run.stack_key, run.round, run.seed))
+    alike = [run for run in ready if run.stack_key == ready[0].stack_key]
+    return alike[: math.ceil(len(alike) / places)] if places > 1 else alike
+
+
+def run(runs: list[Run], device: str | None = None, executor: Executor | None = None) -> pd.DataFrame:
     """Do what is missing of a sweep and return its table, one row per run, sorted.
 
-    Columns: the fields of `Run`; `weights_remaining` in % (and per layer); accuracies in %; the provenance.
+    Columns: the fields of `Run`; `weights_remaining` in % (and per layer); accuracies in %; the provenance. If the time
+    budget ends before the sweep does, the table has the runs that are finished.
     """
-    execute(runs, device)
+    execute(runs, device, executor)
     rows = []
     for one in runs:
         entry = store.metrics(one)
-        rows.append(one.describe() | entry["metrics"] | entry["provenance"] | {"key": one.key})
+        if entry:
+            rows.append(one.describe() | entry["metrics"] | entry["provenance"] | {"key": one.key})
+    if not rows:
+        raise OutOfTime("none of these trainings was finished in time: give a larger BUDGET.")
     return pd.DataFrame(rows).sort_values(list(Run.__annotations__), ignore_index=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lt_utils.randomness import generator
 
+NARROW = 64  # outputs; MKL multiplies narrower matrices in an order of its own if a stack has one network: see below
 TRUNCATED_STD = 0.87962566103423978  # standard deviation of a unit normal cut at two standard deviations
 
 
@@ -49,6 +50,7 @@ class Network:
     learning_rate: float  # of Adam
     iterations: int  # of one full-length training
     kept: dict[str, float]  # fraction of the weights kept per pruning round, by the layer's role
+    mask_rate: float  # SGD's, of learned supermasks: the authors' for FC, the others found by `make rates`
 
     @property
     def weights(self) -> int:
@@ -71,34 +73,17 @@ def _layers(channels: tuple[int, ...], image: tuple[int, int, int], dense: tuple
 
 
 CIFAR, CIFAR_DENSE = (3, 32, 32), (256, 256, 10)
+_FC, _CONV2, _CONV4, _CONV6 = (
+    _layers((), (1, 28, 28), (300, 100, 10)),
+    *(_layers(channels, CIFAR, CIFAR_DENSE) for channels in ((64,), (64, 128), (64, 128, 256))),
+)
 NETWORKS = {
     network.name: network
     for network in (
-        Network("fc", "mnist", _layers((), (1, 28, 28), (300, 100, 10)), 1.2e-3, 50_380, {"dense": 0.8, "output": 0.9}),
-        Network(
-            "conv2",
-            "cifar10",
-            _layers((64,), CIFAR, CIFAR_DENSE),
-            2e-4,
-            20_250,
-            {"conv": 0.9, "dense": 0.8, "output": 0.9},
-        ),
-        Network(
-            "conv4",
-            "cifar10",
-            _layers((64, 128), CIFAR, CIFAR_DENSE),
-            3e-4,
-            25_500,
-            {"conv": 0.9, "dense": 0.8, "output": 0.9},
-        ),
-        Network(
-            "conv6",
-            "cifar10",
-            _layers((64, 128, 256), CIFAR, CIFAR_DENSE),
-            3e-4,
-            30_000,
-            {"conv": 0.85, "dense": 0.8, "output": 0.9},
-        ),
+        Network("fc", "mnist", _FC, 1.2e-3, 50_380, {"dense": 0.8, "output": 0.9}, 100.0),
+        Network("conv2", "cifar10", _CONV2, 2e-4, 20_250, {"conv": 0.9, "dense": 0.8, "output": 0.9}, 1000.0),
+        Network("conv4", "cifar10", _CONV4, 3e-4, 25_500, {"conv": 0.9, "dense": 0.8, "output": 0.9}, 1000.0),
+        Network("conv6", "cifar10", _CONV6, 3e-4, 30_000, {"conv": 0.85, "dense": 0.8, "output": 0.9}, 1000.0),
     )
 }
 
@@ -119,7 +104,7 @@ def initial_weights(network: str, seed: int) -> tuple[Tensor, ...]:
 
 class _StackedLinear(torch.autograd.Function):
     """x @ weight.T + bias per network. Its own backward, because autograd's lays the weights' gradient out transposed
-    and then copies it: a third of a step (FC, CPU)."""
+    and then copies it: a third of a step (FC, CPU). On a CPU a network's bits do not depend on the stack's size."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -130,20 +115,37 @@ class _StackedLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         to_x = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
-        return to_x, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1, dtype=torch.float32)
+        if weight.shape[1] < NARROW:
+            to_weight = torch.bmm(x.transpose(1, 2), gradient).transpose(1, 2).contiguous()
+        else:
+            to_weight = torch.bmm(gradient.transpose(1, 2), x)
+        return to_x, to_weight, gradient.sum(1, dtype=torch.float32)
+
+
+def _features(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
+    """The convolutional part of one network: (B, features) of images (B, channels, height, width).
+
+    It runs, and hands its features on, with the channels last: that is how the matrix units want them, and how Keras
+    flattens them, and so no activation is laid out anew.
+    """
+    x = images.contiguous(memory_format=torch.channels_last)
+    for layer, weight, bias in zip(layers, weights, biases):
+        x = F.conv2d(x, weight, bias, padding=1).relu()
+        if layer.pool:
+            x = F.max_pool2d(x, 2)
+    return x.permute(0, 2, 3, 1).flatten(1)
 
 
 def forward(network: Network, weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
     """Logits (M, B, 10) of a stack of M networks on images (M, B, pixels) or (M, B, channels, height, width)."""
-    x = images
-    for i, (layer, weight, bias) in enumerate(zip(network.layers, weights, biases)):
-        x = x.to(weight.dtype)
-        if layer.role == "conv":
-            x = torch.stack([F.conv2d(*one, padding=1) for one in zip(x, weight, bias.to(x.dtype))]).relu()
-            if layer.pool:
-                x = F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
-        else:
-            x = _StackedLinear.apply(x.flatten(2), weight, bias)  # (M, B, outputs)
-            if i < len(weights) - 1:
-                x = x.relu()
+    x = images.to(weights[0].dtype)
+    convolutions = sum(layer.role == "conv" for layer in network.layers)
+    if convolutions:
+        parts = zip(*weights[:convolutions], *[b.to(x.dtype) for b in biases[:convolutions]])
+        each = [(part[:convolutions], part[convolutions:]) for part in parts]
+        x = torch.stack([_features(network.layers[:convolutions], *part, one) for part, one in zip(each, x)])
+    for i in range(convolutions, len(weights)):
+        x = _StackedLinear.apply(x.to(weights[i].dtype), weights[i], biases[i])  # (M, B, outputs)
+        if i < len(weights) - 1:
+            x = x.relu()
     return x

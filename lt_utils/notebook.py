@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from lt_utils import claims, plots, store
+from lt_utils import claims, plots, store, tables
 from lt_utils.data import ROOT
 from lt_utils.lottery import starting_point
 from lt_utils.profiles import Settings
@@ -37,18 +37,15 @@ def publish(name: str, table: pd.DataFrame, settings: Settings) -> Figure:
 
 
 def save_table(name: str, table: pd.DataFrame, settings: Settings) -> None:
-    """Write a table as CSV with a fixed float format, aside and renamed."""
-    path = results_folder(settings.label) / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path.with_suffix(".part"), index=False, float_format="%.7g", lineterminator="\n")
-    path.with_suffix(".part").replace(path)
+    """Keep a table as results/LABEL/NAME.csv."""
+    tables.write(results_folder(settings.label) / f"{name}.csv", table)
 
 
 def draw(name: str, label: str) -> Figure:
     """Draw figure `name` from its saved table, and write it as PNG and SVG, byte for byte the same each time."""
     folder = figures_folder(label)
     folder.mkdir(parents=True, exist_ok=True)
-    figure = plots.FIGURES[name](pd.read_csv(results_folder(label) / f"{name}.csv"))
+    figure = plots.FIGURES[name](tables.read(results_folder(label) / f"{name}.csv"))
     with matplotlib.rc_context(SAVED_SVG):
         figure.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -71,7 +68,7 @@ def sample_weights(
     """
     network = settings.scale.networks[0]
     dense = next(run for run in sweep(settings) if run.round == 0 and run.network == network)
-    start, final = store.weights(dense)
+    start, final, _ = store.weights(dense)
     chosen = torch.randperm(start[layer].numel(), generator=torch.Generator().manual_seed(0))[:points]
     table = pd.DataFrame({"w_i": start[layer].flatten()[chosen], "w_f": final[layer].flatten()[chosen]})
     for name in criteria:

@@ -33,6 +33,7 @@ FAMILIES = {
     ],
 }
 REFERENCE = "random"
+FEW = 7  # lines that one panel holds
 GREY = (REFERENCE, "random mask")
 VARIANTS = ("winning ticket (iterative)", "one-shot ticket", "ticket's mask, random reinit", "random mask")
 BASELINES = ("large_final", "rewind", "zero", VARIANTS[0])
@@ -61,18 +62,40 @@ def _style(hues: list[str]) -> dict:
     }
 
 
-def _panels(table: pd.DataFrame, hue: str, panels: dict[str, list[str]]) -> list[tuple[str, str, list[str]]]:
-    """(network, title, names) of each panel; names that `panels` does not know come in a panel of their own."""
-    present = list(dict.fromkeys(table[hue]))
-    known = {name for names in panels.values() for name in names} | {REFERENCE}
-    others = {"others": [name for name in present if name not in known]}
-    named = {title: [n for n in [*names, REFERENCE] if n in present] for title, names in (panels | others).items()}
-    return [
-        (network, title, names)
-        for network in table["network"].unique()
-        for title, names in named.items()
-        if set(names) - {REFERENCE}
-    ]
+Panels = list[tuple[str, str, list[str]]]
+
+
+def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> list[Panels]:
+    """Per network, a list of (network, title, names): a panel per family, or one for all names if they are few. Names
+    that `families` does not know come in a panel of their own."""
+    rows = []
+    for network, here in table.groupby("network", sort=False):
+        present = list(dict.fromkeys(here[hue]))
+        known = {name for names in families.values() for name in names} | {REFERENCE}
+        others = {"others": [name for name in present if name not in known]}
+        named = {
+            title: [n for n in [*names, REFERENCE] if n in present] for title, names in (families | others).items()
+        }
+        if len(present) <= FEW:
+            named = {"": list(dict.fromkeys(name for names in named.values() for name in names))}
+        rows.append([(network, title, names) for title, names in named.items() if set(names) - {REFERENCE}])
+    return rows
+
+
+def _grid(rows: list[Panels], below: int) -> tuple[Figure, list[tuple[tuple[str, str, list[str]], list[Axes]]]]:
+    """A figure with `below` rows of axes per network and a column per panel; each panel with its axes."""
+    columns = max(map(len, rows))
+    size = (max(8.0, 4.9 * columns), 1.2 + 3.8 * below * len(rows))
+    figure, grid = plt.subplots(
+        below * len(rows), columns, figsize=size, squeeze=False, sharey="row", layout="constrained"
+    )
+    panels = []
+    for i, row in enumerate(rows):
+        block = grid[below * i : below * (i + 1)]
+        panels += list(zip(row, block.T))
+        for axes in block[:, len(row) :].flat:
+            axes.axis("off")
+    return figure, panels
 
 
 def _title(network: str, *words: str) -> str:
@@ -119,14 +142,12 @@ def _dense_line(axes: Axes, table: pd.DataFrame, y: str = "test_accuracy") -> No
 
 
 def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], zoom: float = 6.0) -> Figure:
-    """Test accuracy against weights remaining, a column per network and panel. Where the lines spread over more than
-    twice `zoom` points, a lower row shows the `zoom` points below the best."""
-    columns = _panels(table, hue, panels)
+    """Test accuracy against weights remaining, a block of rows per network and a column per panel. Where the lines
+    spread over more than twice `zoom` points, a lower row shows the `zoom` points below the best."""
     means = table.groupby(["network", hue, "round"])["test_accuracy"].mean()
-    rows = 2 if means.max() - means.min() > 2 * zoom else 1
-    size = (max(8.0, 4.9 * len(columns)), 1.2 + 3.8 * rows)
-    figure, grid = plt.subplots(rows, len(columns), figsize=size, squeeze=False, sharey="row", layout="constrained")
-    for (network, title, names), column in zip(columns, grid.T):
+    spread = (means.groupby("network").max() - means.groupby("network").min()).max()
+    figure, drawn = _grid(_panels(table, hue, panels), 2 if spread > 2 * zoom else 1)
+    for (network, title, names), column in drawn:
         here = table[(table["network"] == network) & table[hue].isin(names)]
         for axes in column:
             _lines(axes, here, "test_accuracy", hue, _style(names))
@@ -135,7 +156,7 @@ def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], 
             axes.get_legend().remove()
         column[0].set_title(_title(network, title))
         column[0].legend(*column[0].get_legend_handles_labels(), fontsize=8, loc="lower left", framealpha=0.9)
-        if rows == 2:
+        if len(column) == 2:
             top = means[network].max()
             column[1].set_ylim(top - zoom, top + 0.1 * zoom)
     return figure
@@ -207,13 +228,10 @@ def criterion_regions(table: pd.DataFrame) -> Figure:
 
 
 def found_supermasks(table: pd.DataFrame) -> Figure:
-    """Test accuracy of untrained weights under each criterion's mask: the upper row on w_i, the lower on the signed
-    constant; a column per network and family of criteria."""
-    columns = _panels(table, "criterion", FAMILIES)
-    figure, grid = plt.subplots(
-        2, len(columns), figsize=(4.9 * len(columns), 8), squeeze=False, sharey="row", layout="constrained"
-    )
-    for (network, title, names), column in zip(columns, grid.T):
+    """Test accuracy of untrained weights under each criterion's mask: per network an upper row on w_i and a lower on
+    the signed constant; a column per family of criteria."""
+    figure, drawn = _grid(_panels(table, "criterion", FAMILIES), 2)
+    for (network, title, names), column in drawn:
         for axes, (action, words) in zip(column, WEIGHTS.items()):
             here = table[(table["network"] == network) & (table["mask1"] == action) & table["criterion"].isin(names)]
             _lines(axes, here, "test_accuracy", "criterion", _style(names))

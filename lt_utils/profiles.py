@@ -1,9 +1,11 @@
 """How much of the paper is run: the one table of scales, and the settings of a notebook made from it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
+from lt_utils.criteria import CRITERIA
 from lt_utils.networks import NETWORKS
 
 
@@ -12,6 +14,7 @@ class Profile:
     """A scale. What a network's own row in `NETWORKS` says (learning rate, pruning rates) holds at every scale."""
 
     networks: tuple[str, ...]
+    supermask_networks: tuple[str, ...]  # the same, in the notebooks on supermasks
     seeds: int  # networks per point; the paper has 5
     rounds: int  # pruning rounds
     stride: int  # of the paper's pruning rounds in one of ours: a round keeps rate^stride
@@ -19,19 +22,45 @@ class Profile:
     eval_every: int  # iterations between two validations; 100 in the authors' code
     levels: tuple[int, ...]  # found supermasks keep rate^k of a layer, for these k
     mask_epochs: int  # of learning a supermask; 2,000 in the authors' code (FC)
-    mask_rate: float  # learning rate of it; 100 in the authors' code (FC)
     mask_eval_every: int
+    mask_rate: float | None = None  # learning rate of it; None: the network's own
+    criteria: tuple[str, ...] | None = None  # of found supermasks; None: all
+    test_images: int = 10_000  # on which a supermask's test accuracy is read
     precision: str | None = None  # of the matrix products, fp32 or bf16; None: bf16 where the hardware has it
+    conv: dict[str, Any] = field(default_factory=dict)  # what differs on Conv2, Conv4 and Conv6
 
 
 PROFILES = {
     # everything, tiny: checks that it runs, shows nothing
-    "smoke": Profile(("fc",), 1, 2, 8, 30, 15, (0, 12, 24), 1, 300.0, 110),
-    # real conclusions on a laptop: 6 rounds reach the paper's 18th
-    "quick": Profile(("fc",), 3, 6, 3, 1603, 458, tuple(range(0, 25, 2)), 8, 300.0, 440),
+    "smoke": Profile(("fc",), ("fc",), 1, 2, 8, 30, 15, (0, 12, 24), 1, 110),
+    # real conclusions on a laptop: 5 rounds reach the paper's 20th
+    "quick": Profile(
+        ("fc",),
+        ("fc", "conv2"),
+        seeds=3,
+        rounds=5,
+        stride=4,
+        iterations=1374,
+        eval_every=458,
+        levels=tuple(range(0, 25, 2)),
+        mask_epochs=8,
+        mask_eval_every=440,
+        mask_rate=300.0,
+        conv={
+            "seeds": 2,
+            "iterations": 750,
+            "eval_every": 375,
+            "levels": tuple(range(0, 25, 4)),
+            "criteria": ("large_final", "large_final_same_sign", "large_final_diff_sign", "random"),
+            "mask_epochs": 1,
+            "mask_eval_every": 90,
+            "mask_rate": None,
+            "test_images": 2000,
+        },
+    ),
     # the paper's own scale (Zhou et al. 2019, supplement; authors' code)
     "paper": Profile(
-        ("fc", "conv2", "conv4", "conv6"), 5, 24, 1, None, 100, tuple(range(25)), 2000, 100.0, 220, "fp32"
+        tuple(NETWORKS), tuple(NETWORKS), 5, 24, 1, None, 100, tuple(range(25)), 2000, 220, precision="fp32"
     ),
 }
 
@@ -43,21 +72,25 @@ class Settings:
     profile: str
     scale: Profile
     seeds: tuple[int, ...]
-
-    @property
-    def label(self) -> str:
-        """Folder under results/ and figures/: the profile's name, or `NAME-custom` once a parameter differs."""
-        changed = self.scale != PROFILES[self.profile] or self.seeds != tuple(range(self.scale.seeds))
-        return f"{self.profile}-custom" if changed else self.profile
+    label: str  # folder under results/ and figures/: the profile's name, or `NAME-custom` once a parameter differs
 
     @property
     def precision(self) -> str:
         """Precision of the matrix products: the profile's, or the machine's fast one."""
         return self.scale.precision or fast_precision()
 
+    def at(self, network: str) -> Profile:
+        """The scale at which a network is run."""
+        convolutional = any(layer.role == "conv" for layer in NETWORKS[network].layers)
+        return replace(self.scale, **self.scale.conv) if convolutional else self.scale
+
+    def seeds_of(self, network: str) -> tuple[int, ...]:
+        """The seeds with which a network is run."""
+        return self.seeds[: self.at(network).seeds]
+
     def iterations(self, network: str) -> int:
         """Training iterations of a network at this scale."""
-        return self.scale.iterations or NETWORKS[network].iterations
+        return self.at(network).iterations or NETWORKS[network].iterations
 
 
 def fast_precision() -> str:
@@ -76,22 +109,37 @@ def choose(kind: str, name: str, names: list[str] | dict) -> str:
 
 
 def settings(
-    profile: str, *, networks: list[str] | None = None, seeds: int | list[int] | None = None, **overrides: int | None
+    profile: str,
+    *,
+    supermasks: bool = False,
+    networks: list[str] | None = None,
+    seeds: int | list[int] | None = None,
+    **overrides: int | None,
 ) -> Settings:
     """The settings of `profile`, with every parameter that is not None in place of the profile's own.
 
-    `seeds` is a count or the seeds themselves; `overrides` are fields of `Profile` (rounds, iterations, eval_every...).
+    `supermasks` takes the profile's networks for the notebooks on supermasks. `seeds` is a count or the seeds
+    themselves; `overrides` are fields of `Profile` (rounds, iterations, eval_every...).
     Raises ValueError, with the right choices, for a wrong name or an impossible number.
     """
-    scale = PROFILES[choose("profile", profile, PROFILES)]
+    own = PROFILES[choose("profile", profile, PROFILES)]
+    if supermasks:
+        own = replace(own, networks=own.supermask_networks)
     given = {choose("parameter", k, list(Profile.__annotations__)): v for k, v in overrides.items() if v is not None}
     for name, value in given.items():
-        if name not in ("levels", "precision") and not (isinstance(value, (int, float)) and value > 0):
+        number = isinstance(value, (int, float)) and value > 0
+        if name not in ("levels", "precision", "criteria") and not number:
             raise ValueError(f"{name} = {value!r} is impossible: give a number above 0, or None for the profile's own.")
+    for name in given.get("criteria", ()):
+        choose("criterion", name, CRITERIA)
     if networks is not None:
         given["networks"] = tuple(choose("network", name, NETWORKS) for name in networks)
-    scale = replace(scale, **given)
-    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds or range(scale.seeds))
+    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds or range(own.seeds))
     if not chosen or any(not isinstance(seed, int) or seed < 0 for seed in chosen):
         raise ValueError(f"seeds = {seeds!r} is impossible: give a count above 0, a list of seeds, or None.")
-    return Settings(profile, scale, chosen)
+    if seeds is not None:
+        given["seeds"] = len(chosen)
+    conv = {name: value for name, value in own.conv.items() if name not in given}
+    scale = replace(own, **given, conv=conv)
+    changed = replace(scale, conv=own.conv) != own or chosen != tuple(range(own.seeds))
+    return Settings(profile, scale, chosen, f"{profile}-custom" if changed else profile)

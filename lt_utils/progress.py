@@ -3,15 +3,17 @@
 import os
 import sys
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from tqdm import tqdm
 
 
 class Progress:
-    """Counts network-steps of `trainings` trainings."""
+    """Counts network-steps."""
 
-    def __init__(self, work: int, trainings: int) -> None:
+    _open: ClassVar[list["Progress"]] = []
+
+    def __init__(self, work: int, description: str) -> None:
         pipe = os.environ.get("LT_PROGRESS")
         self._file = Path(pipe).open("w", buffering=1) if pipe and work else sys.stderr  # noqa: SIM115
         self._bar = tqdm(
@@ -21,20 +23,39 @@ class Progress:
             unit="step",
             unit_scale=True,
             leave=not pipe,
-            desc=f"{trainings} trainings",
+            desc=description,
             mininterval=0.5,
             dynamic_ncols=False,
             ncols=88,
         )
 
+    @classmethod
+    def current(cls) -> "Progress":
+        """The one that is open; in a worker process, one that shows nothing."""
+        return cls._open[-1] if cls._open else cls(0, "")
+
     def advance(self, steps: int) -> None:
         """Hear of `steps` more network-steps."""
         self._bar.update(steps)
 
+    def say(self, sentence: str) -> None:
+        """A line above the bar; none if there is nothing to do."""
+        if not self._bar.disable:
+            self._bar.write(sentence, file=self._file)
+
     def __enter__(self) -> Self:
+        self._open.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._open.remove(self)
         self._bar.close()
         if self._file is not sys.stderr:
             self._file.close()
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

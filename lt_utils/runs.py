@@ -10,9 +10,9 @@ from typing import Any
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.criteria import CRITERIA, prune_count
 from lt_utils.networks import NETWORKS
-from lt_utils.profiles import Settings, choose
+from lt_utils.profiles import Profile, Settings, choose
 
-RESULTS_VERSION = 1  # part of every identity: raise it when a change of the code changes results
+RESULTS_VERSION = 2  # part of every identity: raise it when a change of the code changes results
 
 PRECISIONS = ("fp32", "bf16")
 KINDS = {
@@ -46,6 +46,7 @@ class Run:
     learning_rate: float = 0.0
     eval_every: int = 100  # iterations between two validations
     precision: str = "fp32"  # of the matrix products: fp32 or bf16; the values themselves are fp32
+    test_images: int = 10_000  # on which a supermask's test accuracy is read: the first so many of the test set
 
     def __post_init__(self) -> None:
         tables = {
@@ -123,6 +124,7 @@ class Run:
             self.learning_rate,
             self.eval_every,
             self.precision,
+            self.test_images,
         )
 
     @property
@@ -151,34 +153,40 @@ def sweep(settings: Settings, kind: str = "train", **axes: list[Any]) -> list[Ru
         choose("axis", axis, [f.name for f in fields(Run)])
     runs = []
     for network in settings.scale.networks:
+        scale = settings.at(network)
         common = _common(settings, choose("kind", kind, KINDS), network) | {"precision": settings.precision}
-        axes_here = {"seed": settings.seeds, **_rounds(settings, kind), **axes}
+        axes_here = {"seed": settings.seeds_of(network), **_own_axes(scale, kind), **axes}
         for values in itertools.product(*axes_here.values()):
             runs.append(Run(network=network, kind=kind, **(common | dict(zip(axes_here, values)))))
     return runs
 
 
-def _rounds(settings: Settings, kind: str) -> dict[str, Any]:
-    """The axis of pruning levels that a kind of run has."""
-    levels = {"train": range(settings.scale.rounds + 1), "found": settings.scale.levels, "learned": (0,)}
-    return {"round": levels[kind]}
+def _own_axes(scale: Profile, kind: str) -> dict[str, Any]:
+    """The axes that a kind of run has without being asked: pruning levels, and the criteria of found supermasks."""
+    return {
+        "train": {"round": range(scale.rounds + 1)},
+        "found": {"round": scale.levels, "criterion": scale.criteria or tuple(CRITERIA)},
+        "learned": {},
+    }[kind]
 
 
 def _common(settings: Settings, kind: str, network: str) -> dict[str, Any]:
     """The fields that all runs of a kind share: how a network is trained."""
-    scale = settings.scale
+    scale = settings.at(network)
     if kind == "learned":
         batch, training_images = 250, {"mnist": 55_000, "cifar10": 45_000}[NETWORKS[network].dataset]
         return {
             "iterations": scale.mask_epochs * (training_images // batch),
             "batch": batch,
-            "learning_rate": scale.mask_rate,
+            "learning_rate": scale.mask_rate or NETWORKS[network].mask_rate,
             "eval_every": scale.mask_eval_every,
+            "test_images": scale.test_images,
         }
-    schedule = {"schedule": "one_shot"} if kind == "found" else {"stride": scale.stride}
-    return {
+    common = {
         "iterations": settings.iterations(network),
         "learning_rate": NETWORKS[network].learning_rate,
         "eval_every": scale.eval_every,
-        **schedule,
     }
+    if kind == "found":
+        return common | {"schedule": "one_shot", "test_images": scale.test_images}
+    return common | {"stride": scale.stride}

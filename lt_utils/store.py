@@ -1,23 +1,30 @@
 """Finished runs as plain files under their content hash: found again, never repeated.
 
 An entry is a folder `KEY/` with `run.json` (the run, its metrics, its provenance), `mask.safetensors` (one bit per
-weight) and, only while another run may start from them, `weights.safetensors`. It is written aside and renamed, so that
-a killed process leaves a whole entry or none. The store is the folder `results/runs/`, or `LT_STORE`.
+weight) and, only while another run may start from them, `weights.safetensors`; `checkpoints/KEY.safetensors` is a
+training on its way. Every file is written aside and renamed, `run.json` last, and carries a checksum of its own: a
+killed process leaves a finished run or none, and stores merge by copying one over the other. The store is the folder
+`results/runs/`, or `LT_STORE`. Rows of the tables committed in `results/paper/` count as finished unless `FRESH=1`.
 """
 
+import errno
+import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
-import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lt_utils.data import ROOT
@@ -25,11 +32,16 @@ from lt_utils.networks import NETWORKS
 from lt_utils.runs import Run
 from lt_utils.training import Outcome
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
+STALE = 3600  # seconds after which a half-written file is what a killed process left
 
 
 class StoreError(RuntimeError):
     """A result can't be kept; the message says what to do."""
+
+
+class Gone(RuntimeError):
+    """A finished run's mask or weights aren't there (any more): the run is to be done again."""
 
 
 def folder() -> Path:
@@ -41,17 +53,106 @@ def _entry(run: Run) -> Path:
     return folder() / run.key[:2] / run.key
 
 
+def write(path: Path, put: Callable[[Path], Any]) -> None:
+    """Have `put` write a file aside, and rename it to `path`. StoreError, with what to do, if that can't be done."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob("*.part"):
+            if time.time() - left.stat().st_mtime > STALE:
+                left.unlink(missing_ok=True)
+        put(aside)
+        aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise _unwritable(error) from error
+
+
+def _unwritable(error: Exception) -> StoreError:
+    full = "No space left" in str(error) or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
+    todo = "free some disk space" if full else "make it writable"
+    elsewhere = "or set LT_STORE to another folder; what is finished is kept."
+    return StoreError(f"{folder()} can't be written ({' '.join(str(error).split())}): {todo}, {elsewhere}")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` with its checksum."""
+    text = json.dumps({"sha256": _checksum(content), **content}, indent=1)
+    write(path, lambda aside: aside.write_text(text))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote. ValueError if it isn't that any more."""
+    content = json.loads(path.read_bytes())
+    if content.pop("sha256") != _checksum(content):
+        raise ValueError("wrong checksum")
+    return content
+
+
+def _checksum(content: dict[str, Any] | dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(content.items()):
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.contiguous().view(-1).view(torch.uint8).numpy())
+        else:
+            digest.update(json.dumps(value, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], **description: str) -> None:
+    """Write CPU tensors with their checksum and a description."""
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write(path, lambda aside: save_file(whole, aside, description | {"sha256": _checksum(whole)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `write_tensors` wrote, and its description. ValueError if it isn't that any more."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors, description = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if description.pop("sha256", None) != _checksum(tensors):
+        raise ValueError("wrong checksum")
+    return tensors, description
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    """Move a damaged entry (or file) out of the way, and say so."""
+    to = folder() / "damaged" / f"{path.name}.{time.time_ns()}"
+    print(f"{path} is damaged ({error}): set aside in {to.parent}; the run is done again.")
+    to.parent.mkdir(exist_ok=True)
+    with suppress(FileNotFoundError):  # another process was faster
+        path.rename(to)
+
+
 def metrics(run: Run) -> dict[str, Any] | None:
-    """The entry's `run.json` of a finished run, or None. A damaged entry counts as none, and is thrown away."""
+    """`metrics`, `provenance` (and `history`) of a finished run, or None. A damaged entry is set aside: None."""
     path = _entry(run) / "run.json"
     try:
-        return json.loads(path.read_text())
+        return read_json(path)
     except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:
-        print(f"{path} is damaged ({error}): thrown away; the run is done again.")
-        shutil.rmtree(path.parent, ignore_errors=True)
-        return None
+        return committed().get(run.key)
+    except (ValueError, KeyError, AttributeError) as error:
+        _set_aside(path.parent, error)
+        return committed().get(run.key)
+    except OSError as error:
+        raise StoreError(f"{path} can't be read ({error}): make it readable, or set LT_STORE.") from error
+
+
+def committed() -> dict[str, dict[str, Any]]:
+    """Finished runs among the rows of the tables committed in `results/paper/`, by key; none if `FRESH` is set."""
+    return {} if os.environ.get("FRESH") else _committed(ROOT / "results" / "paper")
+
+
+@cache
+def _committed(where: Path) -> dict[str, dict[str, Any]]:
+    from lt_utils import tables
+
+    return {key: row for path in sorted(where.glob("0*.csv")) for key, row in tables.finished(path).items()}
 
 
 def has_weights(run: Run) -> bool:
@@ -59,19 +160,45 @@ def has_weights(run: Run) -> bool:
     return (_entry(run) / "weights.safetensors").exists()
 
 
-def mask(run: Run) -> list[Tensor]:
-    """The mask of a finished run, a bool tensor per layer."""
-    packed = load_file(_entry(run) / "mask.safetensors")
-    shapes = [layer.shape for layer in NETWORKS[run.network].layers]
+def has_mask(run: Run) -> bool:
+    """Whether the mask of a finished run is there: it isn't, if only its row in a table is."""
+    return (_entry(run) / "mask.safetensors").exists()
+
+
+def _tensors(run: Run, name: str) -> dict[str, Tensor]:
+    path = _entry(run) / f"{name}.safetensors"
+    try:
+        return read_tensors(path)[0]
+    except FileNotFoundError as error:
+        raise Gone(f"{path} is gone") from error
+    except ValueError as error:
+        _set_aside(path.parent, error)
+        raise Gone(f"{path} was damaged") from error
+
+
+def pack(masks: list[Tensor]) -> dict[str, Tensor]:
+    """Masks as one bit per weight."""
+    return {f"mask.{i}": torch.from_numpy(np.packbits(m.numpy())) for i, m in enumerate(masks)}
+
+
+def unpack(network: str, packed: dict[str, Tensor]) -> list[Tensor]:
+    """The bool masks of `pack`, a tensor per layer."""
+    shapes = [layer.shape for layer in NETWORKS[network].layers]
     bits = [np.unpackbits(packed[f"mask.{i}"].numpy(), count=int(np.prod(s))) for i, s in enumerate(shapes)]
     return [torch.from_numpy(b.astype(bool)).view(s) for b, s in zip(bits, shapes)]
 
 
-def weights(run: Run) -> tuple[list[Tensor], list[Tensor]]:
-    """Start and final weights of a finished run whose weights are still there, a tensor per layer each."""
-    tensors = load_file(_entry(run) / "weights.safetensors")
+def mask(run: Run) -> list[Tensor]:
+    """The mask of a finished run, a bool tensor per layer. Gone if it isn't there."""
+    return unpack(run.network, _tensors(run, "mask"))
+
+
+def weights(run: Run) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Start and final weights, and final biases, of a finished run, a tensor per layer each. Gone if not there."""
+    tensors = _tensors(run, "weights")
     layers = range(len(NETWORKS[run.network].layers))
-    return [tensors[f"start.{i}"] for i in layers], [tensors[f"final.{i}"] for i in layers]
+    start, final, bias = ([tensors[f"{name}.{i}"] for i in layers] for name in ("start", "final", "bias"))
+    return start, final, bias
 
 
 def save(run: Run, outcome: Outcome, start: list[Tensor], masks: list[Tensor], device: str, seconds: float) -> None:
@@ -89,32 +216,65 @@ def save(run: Run, outcome: Outcome, start: list[Tensor], masks: list[Tensor], d
         "history": outcome.history,
         "provenance": provenance,
     }
-    try:
-        _write(_entry(run), content, outcome, start, masks if run.kind == "train" else [], run.has_heirs)
-    except OSError as error:
-        raise StoreError(f"{folder()} can't be written ({error}): free some disk space, or set LT_STORE.") from error
+    entry = _entry(run)
+    if run.kind != "found":  # a found mask is made again from the dense network's weights
+        write_tensors(entry / "mask.safetensors", pack(masks))
+    if run.has_heirs:
+        named = {"start": start, "final": outcome.weights, "bias": outcome.biases}
+        write_tensors(
+            entry / "weights.safetensors", {f"{n}.{i}": t for n, ts in named.items() for i, t in enumerate(ts)}
+        )
+    write_json(entry / "run.json", content)
+    _checkpoint(run).unlink(missing_ok=True)
     if run.has_heirs and run.parent and run.parent.round:
         (_entry(run.parent) / "weights.safetensors").unlink(missing_ok=True)
 
 
-def _write(entry: Path, content: dict, outcome: Outcome, start: list[Tensor], masks: list[Tensor], heirs: bool) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".aside-", dir=entry.parent) as temporary:
-        aside = Path(temporary) / entry.name
-        aside.mkdir()
-        if masks:
-            bits = {f"mask.{i}": torch.from_numpy(np.packbits(m.numpy())) for i, m in enumerate(masks)}
-            save_file(bits, aside / "mask.safetensors")
-        if heirs:
-            named = {"start": start, "final": outcome.weights, "bias": outcome.biases}
-            save_file(
-                {f"{n}.{i}": t.contiguous() for n, ts in named.items() for i, t in enumerate(ts)},
-                aside / "weights.safetensors",
-            )
-        (aside / "run.json").write_text(json.dumps(content, indent=1))
-        if entry.exists():
-            shutil.rmtree(entry)
-        aside.rename(entry)
+def _checkpoint(run: Run) -> Path:
+    return folder() / "checkpoints" / f"{run.key}.safetensors"
+
+
+def save_checkpoint(run: Run, iteration: int, tensors: dict[str, Tensor]) -> None:
+    """Keep where a training stands after `iteration`."""
+    write_tensors(_checkpoint(run), tensors, iteration=str(iteration))
+
+
+def checkpoint_iteration(run: Run) -> int:
+    """The iteration of a training's checkpoint; 0 if there is none, or none that can be read."""
+    try:
+        with safe_open(_checkpoint(run), "pt") as file:
+            return int(file.metadata()["iteration"])
+    except (FileNotFoundError, SafetensorError, TypeError, KeyError, ValueError):
+        return 0
+
+
+def load_checkpoint(run: Run) -> tuple[int, dict[str, Tensor]]:
+    """Iteration and tensors of a training's checkpoint. Gone if there is none; a damaged one is set aside."""
+    try:
+        tensors, description = read_tensors(_checkpoint(run))
+        return int(description["iteration"]), tensors
+    except FileNotFoundError as error:
+        raise Gone("no checkpoint") from error
+    except (ValueError, KeyError) as error:
+        _set_aside(_checkpoint(run), error)
+        raise Gone("a damaged checkpoint") from error
+
+
+@contextmanager
+def claimed(runs: list[Run]) -> Iterator[list[Run]]:
+    """Those of `runs` that no other process is doing; they are this process's until the end of the block, or of it."""
+    where = folder() / "locks"
+    with ExitStack() as locks:
+        mine = []
+        try:
+            where.mkdir(parents=True, exist_ok=True)
+            for run in runs:
+                with suppress(filelock.Timeout):
+                    locks.enter_context(filelock.FileLock(where / run.key, blocking=False))
+                    mine.append(run)
+        except OSError as error:
+            raise _unwritable(error) from error
+        yield mine
 
 
 @cache
@@ -130,6 +290,7 @@ def commit() -> str:
         return ""
 
 
+@cache
 def device_name(device: str) -> str:
     """What the machine calls a device: the GPU's or the processor's name."""
     if device.startswith("cuda"):

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lt_utils.randomness import generator
 from lt_utils.runs import Run
 
 SPARSE = 0.2  # of a layer's weights; below this Adam is given the trained ones alone (measured on a CPU)
+LINE = 16  # numbers in a cache line
+MOMENTS = ("exp_avg", "exp_avg_sq")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -38,6 +41,15 @@ class Trainee(Protocol):
     def update(self) -> None:
         """One optimiser step, after the backward pass."""
 
+    def draw_for(self, purpose: str) -> None:
+        """Sample masks from now on from the random streams of a purpose."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that training goes on from, network axis first."""
+
+    def restore(self, state: dict[str, Tensor], steps: int) -> None:
+        """Go on from a `state` after so many steps."""
+
 
 def precisions(run: Run) -> list[torch.dtype]:
     """The number format in which each layer of a run computes."""
@@ -45,32 +57,46 @@ def precisions(run: Run) -> list[torch.dtype]:
 
 
 class _Layer:
-    """A layer's weights: fp32 values, the leaf that the forward pass uses, and what of them Adam is given."""
+    """A layer's weights or biases: fp32 values, the leaf that the forward pass uses, and what of them Adam is given:
+    all, or, if few are trained, those alone; filled up to whole cache lines, as Adam rounds what is left over
+    differently, and a network's bits must not depend on its place in a stack."""
 
-    def __init__(self, weight: Tensor, mask: Tensor, dtype: torch.dtype) -> None:
-        self.weight = weight.clone()
-        self.leaf = self.weight.to(dtype).requires_grad_()  # `weight` itself, if it is fp32 already
+    def __init__(self, values: Tensor, mask: Tensor, dtype: torch.dtype) -> None:
+        self.values = values.clone()
+        self.leaf = self.values.to(dtype).requires_grad_()  # `values` itself, if it is fp32 already
         few = mask.float().mean() < SPARSE
         self.index = mask.flatten().nonzero().squeeze(1) if few else None
         self.mask = None if few or mask.all() else mask.float()
-        self.given = self.weight.detach().view(-1)[self.index] if few else self.weight
+        self.number = len(self.index) if few else values.numel()
+        whole = self.index is None and self.number % LINE == 0
+        self.given = self.values if whole else self.sparse(self.values.detach())
+
+    def dense(self, given: Tensor) -> Tensor:
+        """Numbers in the shape of what Adam is given, in the shape of the values."""
+        if given.shape == self.values.shape:
+            return given
+        if self.index is None:
+            return given[: self.number].view_as(self.values)
+        return torch.zeros_like(self.values).view(-1).scatter_(0, self.index, given[: self.number]).view_as(self.values)
+
+    def sparse(self, numbers: Tensor) -> Tensor:
+        """The reverse of `dense`; a copy."""
+        flat = numbers.reshape(-1) if self.index is None else numbers.view(-1).index_select(0, self.index)
+        return F.pad(flat.float(), (0, -self.number % LINE))
 
     def collect(self) -> None:
         """Give Adam the gradients of the weights that are trained, and zero those of the frozen ones."""
-        gradient = self.leaf.grad
-        if self.index is not None:
-            self.given.grad = gradient.view(-1).index_select(0, self.index).float()
-        else:
-            self.given.grad = gradient.float()
-            if self.mask is not None:
-                self.given.grad.mul_(self.mask)
+        gradient = self.leaf.grad if self.mask is None else self.leaf.grad.float().mul_(self.mask)
+        self.given.grad = gradient.float() if self.given is self.values else self.sparse(gradient)
 
     def spread(self) -> None:
         """Bring the values and the leaf up to date with what Adam did; frozen weights are not touched."""
         if self.index is not None:
-            self.weight.view(-1).scatter_(0, self.index, self.given)
-        if self.leaf is not self.weight:
-            self.leaf.copy_(self.weight)
+            self.values.view(-1).scatter_(0, self.index, self.given[: self.number])
+        elif self.given is not self.values:
+            self.values.copy_(self.given[: self.number].view_as(self.values))
+        if self.leaf is not self.values:
+            self.leaf.copy_(self.values)
         self.leaf.grad = None
 
 
@@ -80,14 +106,18 @@ class Weights:
     def __init__(self, runs: list[Run], start: Start) -> None:
         self.dtypes = precisions(runs[0])
         self.layers = [_Layer(w, m, d) for w, m, d in zip(start.weights, start.masks, self.dtypes)]
-        self.biases = [w.new_zeros(w.shape[:2]).requires_grad_() for w in start.weights]
-        self.trained = [layer.weight for layer in self.layers] + self.biases
-        given = [layer.given for layer in self.layers] + self.biases
-        self.optimiser = torch.optim.Adam(given, lr=runs[0].learning_rate, fused=True)
+        zeros = [w.new_zeros(w.shape[:2]) for w in start.weights]
+        self.biases = [_Layer(b, torch.ones_like(b, dtype=torch.bool), torch.float32) for b in zeros]
+        self.trained = [layer.values for layer in self._all]
+        self.optimiser = torch.optim.Adam([layer.given for layer in self._all], lr=runs[0].learning_rate, fused=True)
+
+    @property
+    def _all(self) -> list[_Layer]:
+        return self.layers + self.biases
 
     def leaves(self) -> tuple[list[Tensor], list[Tensor]]:
         """The weights and biases themselves, in the precision of the run."""
-        return [layer.leaf for layer in self.layers], self.biases
+        return [layer.leaf for layer in self.layers], [bias.leaf for bias in self.biases]
 
     def parameters(self, values: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The weights and biases that `values` are, in the precision of the run."""
@@ -97,11 +127,37 @@ class Weights:
     @torch.no_grad()
     def update(self) -> None:
         """One Adam step of the weights under the mask, and of the biases."""
-        for layer in self.layers:
+        for layer in self._all:
             layer.collect()
         self.optimiser.step()
         self.optimiser.zero_grad()
-        for layer in self.layers:
+        for layer in self._all:
+            layer.spread()
+
+    def draw_for(self, purpose: str) -> None:
+        """Nothing: no masks are sampled."""
+
+    @torch.no_grad()
+    def state(self) -> dict[str, Tensor]:
+        """Values and Adam's two moments."""
+        state = {}
+        for i, layer in enumerate(self._all):
+            state[f"value.{i}"] = layer.values.detach()
+            for name in MOMENTS:
+                state[f"{name}.{i}"] = layer.dense(self.optimiser.state[layer.given][name])
+        return state
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor], steps: int) -> None:
+        """Go on from values and moments after so many steps."""
+        for i, layer in enumerate(self._all):
+            layer.values.copy_(state[f"value.{i}"])
+            moments = {name: state[f"{name}.{i}"].clone() for name in MOMENTS}
+            if layer.given is not layer.values:
+                layer.given.copy_(layer.sparse(layer.values))
+                moments = {name: layer.sparse(moment) for name, moment in moments.items()}
+            step = torch.tensor(float(steps), device=layer.given.device)
+            self.optimiser.state[layer.given] = {"step": step, **moments}
             layer.spread()
 
 
@@ -118,13 +174,25 @@ class Sampler:
         draws = [torch.rand(like.shape[1:], generator=g, device=like.device) for g in self._streams]
         return torch.stack(draws)[self._which]
 
+    def state(self) -> Tensor:
+        """The streams' states, one per network."""
+        return torch.stack([stream.get_state() for stream in self._streams])[self._which.cpu()]
+
+    def restore(self, state: Tensor) -> None:
+        """Go on from the streams' states."""
+        for i, stream in enumerate(self._streams):
+            stream.set_state(state[int((self._which == i).nonzero()[0])].cpu().clone())
+
 
 class _SampledMask(torch.autograd.Function):
     """weights * b * factor, b ~ Bernoulli(sigmoid(scores)); straight-through: b's gradient goes to sigmoid(scores)."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weights: Tensor, uniform: Tensor, dwr: Tensor, dtype: torch.dtype) -> Tensor:
-        probability = scores.sigmoid()
+        probability = torch.empty_like(scores)
+        whole = [(scores, probability)] if scores.is_cuda else zip(scores, probability)
+        for one, result in whole:  # network by network, as a CPU rounds what is left over at a vector's end differently
+            torch.sigmoid(one, out=result)
         mask = (uniform < probability).float()
         factor = rescaling(mask, dwr)
         ctx.save_for_backward(weights, factor, probability)
@@ -152,13 +220,17 @@ class Scores:
         self.weights, self.dtypes = start.weights, precisions(runs[0])
         self.biases = [w.new_zeros(w.shape[:2]) for w in start.weights]
         self.dwr = torch.tensor([run.dwr for run in runs], device=start.weights[0].device)
-        self.trained = [torch.zeros_like(w).requires_grad_() for w in start.weights]
-        self.draw = Sampler(runs, "masks", start.weights[0].device)
-        self.optimiser = torch.optim.SGD(self.trained, lr=runs[0].learning_rate, momentum=0.9, fused=True)
+        every = [torch.ones_like(w, dtype=torch.bool) for w in start.weights]
+        self.layers = [_Layer(torch.zeros_like(w), m, torch.float32) for w, m in zip(start.weights, every)]
+        self.trained = [layer.values for layer in self.layers]
+        self.runs = runs
+        self.draw_for("masks")
+        given = [layer.given for layer in self.layers]
+        self.optimiser = torch.optim.SGD(given, lr=runs[0].learning_rate, momentum=0.9, fused=True)
 
     def leaves(self) -> tuple[list[Tensor], list[Tensor]]:
         """The start weights under a sampled mask, and biases of zero."""
-        return self.parameters(self.trained)
+        return self.parameters([layer.leaf for layer in self.layers])
 
     def parameters(self, values: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The start weights under a mask sampled from the scores `values`, and biases of zero."""
@@ -168,7 +240,34 @@ class Scores:
         ]
         return masked, self.biases
 
+    @torch.no_grad()
     def update(self) -> None:
         """One SGD step of the scores."""
+        for layer in self.layers:
+            layer.collect()
         self.optimiser.step()
         self.optimiser.zero_grad()
+        for layer in self.layers:
+            layer.spread()
+
+    def draw_for(self, purpose: str) -> None:
+        """Sample masks from now on from the random streams of a purpose."""
+        self.draw = Sampler(self.runs, purpose, self.weights[0].device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Scores, momentum, and the random streams."""
+        momenta = [layer.dense(self.optimiser.state[layer.given]["momentum_buffer"]) for layer in self.layers]
+        values = {f"value.{i}": scores.detach() for i, scores in enumerate(self.trained)}
+        return values | {f"momentum.{i}": m for i, m in enumerate(momenta)} | {"random": self.draw.state()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor], steps: int) -> None:
+        """Go on from scores, momentum and random streams; how many steps they took does not matter."""
+        for i, layer in enumerate(self.layers):
+            layer.values.copy_(state[f"value.{i}"])
+            momentum = state[f"momentum.{i}"].clone()
+            if layer.given is not layer.values:
+                layer.given.copy_(layer.sparse(layer.values))
+                momentum = layer.sparse(momentum)
+            self.optimiser.state[layer.given] = {"momentum_buffer": momentum}
+        self.draw.restore(state["random"])

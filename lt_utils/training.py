@@ -6,6 +6,7 @@ masked. A learned supermask trains a score per weight in place of the weights, w
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,11 @@ from lt_utils.runs import Run
 from lt_utils.trainees import Scores, Start, Trainee, Weights
 
 TEST_MASKS = 10  # sampled masks over which a learned supermask's test accuracy is averaged (authors' code)
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 500  # images
+CONV_BATCH_CPU = 100  # larger activations no longer come from memory that glibc keeps: twice the time
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """What a training leaves, for one network. Accuracies are in percent."""
 
@@ -29,6 +31,7 @@ class Outcome:
     history: list[list[float]] = field(default_factory=list)  # [iteration, validation loss, validation accuracy]
     weights: list[Tensor] = field(default_factory=list)  # final values (scores, if learned), on the CPU
     biases: list[Tensor] = field(default_factory=list)
+    masks: list[Tensor] = field(default_factory=list)  # of a learned supermask: one sample of it, on the CPU
 
 
 def batches(runs: list[Run], epoch: int, images: int, device: torch.device) -> Tensor:
@@ -42,9 +45,10 @@ def batches(runs: list[Run], epoch: int, images: int, device: torch.device) -> T
 @torch.no_grad()
 def evaluate(network: str, weights: list[Tensor], biases: list[Tensor], split: Split) -> Tensor:
     """Mean cross-entropy and accuracy in percent of each network of a stack on a split: (2, M)."""
-    stack = len(weights[0])
-    total = torch.zeros(2, stack, device=split.labels.device)
-    for images, labels in zip(split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH)):
+    stack, device = len(weights[0]), split.labels.device
+    batch = CONV_BATCH_CPU if split.images.ndim == 4 and device.type == "cpu" else EVALUATION_BATCH
+    total = torch.zeros(2, stack, device=device)
+    for images, labels in zip(split.images.split(batch), split.labels.split(batch)):
         logits = forward(NETWORKS[network], weights, biases, images.expand(stack, *images.shape))  # (M, B, 10)
         labels = labels.expand(stack, -1)
         total[0] += F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(1)
@@ -57,34 +61,52 @@ def _copy_where(improved: Tensor, new: list[Tensor], best: list[Tensor]) -> None
         torch.where(improved.view(-1, *[1] * (n.ndim - 1)), n, b, out=b)
 
 
-def train(runs: list[Run], start: Start, data: Dataset, tick: Callable[[int], None] = lambda _: None) -> list[Outcome]:
+class Checkpoints(Protocol):
+    """Where a training keeps where it stands, and goes on from."""
+
+    def load(self) -> tuple[int, dict[str, Tensor]]:
+        """Iteration and tensors of the last checkpoint, network axis first; iteration 0 if there is none."""
+
+    def due(self) -> bool:
+        """Whether it is time for one."""
+
+    def save(self, iteration: int, tensors: dict[str, Tensor]) -> None:
+        """Keep one."""
+
+
+def train(
+    runs: list[Run],
+    start: Start,
+    data: Dataset,
+    tick: Callable[[int], None] = lambda _: None,
+    checkpoints: Checkpoints | None = None,
+) -> list[Outcome]:
     """Train a stack of runs with one `stack_key` from `start` and read them out; `tick(n)` hears of n more steps.
 
     The readout is the one of the paper: the test accuracy at the iteration of lowest validation loss, and at the last.
     """
-    run, device = runs[0], start.weights[0].device
+    run, device, done = runs[0], start.weights[0].device, 0
     trainee: Trainee = (Scores if run.kind == "learned" else Weights)(runs, start)
-    best = [t.detach().clone() for t in trainee.trained]
-    best_loss = torch.full((len(runs),), torch.inf, device=device)
-    best_at = torch.zeros(len(runs), device=device)
-    history = []
+    readout = Readout(runs, trainee, data)
+    if checkpoints:
+        done, saved = checkpoints.load()
+        if done:
+            trainee.restore(saved, done)
+            readout.restore(saved)
+    told = done
     per_epoch = len(data.train.labels) // run.batch
-    for iteration in range(1, run.iterations + 1):
+    for iteration in range(done + 1, run.iterations + 1):
         epoch, nth = divmod(iteration - 1, per_epoch)
-        if nth == 0:
+        if nth == 0 or iteration == done + 1:
             order = batches(runs, epoch, len(data.train.labels), device)
         step(run, trainee, data.train, order[:, nth * run.batch : (nth + 1) * run.batch])
         if iteration % run.eval_every == 0 or iteration == run.iterations:
-            with torch.no_grad():
-                weights, biases = trainee.parameters(trainee.trained)
-                loss, accuracy = evaluate(run.network, weights, biases, data.validation)
-                improved = loss < best_loss
-                _copy_where(improved, trainee.trained, best)
-            best_loss = torch.where(improved, loss, best_loss)
-            best_at = torch.where(improved, iteration, best_at)
-            history.append(torch.stack([loss, accuracy]))
-            tick(len(runs) * (iteration - run.eval_every * (len(history) - 1)))
-    return _outcomes(runs, trainee, best, best_at, best_loss, torch.stack(history), data)
+            readout.validate(iteration)
+            tick(len(runs) * (iteration - told))
+            told = iteration
+        if checkpoints and iteration < run.iterations and checkpoints.due():
+            checkpoints.save(iteration, trainee.state() | readout.state())
+    return readout.outcomes()
 
 
 def step(run: Run, trainee: Trainee, split: Split, rows: Tensor) -> None:
@@ -96,49 +118,91 @@ def step(run: Run, trainee: Trainee, split: Split, rows: Tensor) -> None:
     trainee.update()
 
 
-@torch.no_grad()
-def _outcomes(
-    runs: list[Run],
-    trainee: Trainee,
-    best: list[Tensor],
-    best_at: Tensor,
-    best_loss: Tensor,
-    history: Tensor,
-    data: Dataset,
-) -> list[Outcome]:
-    """Read out a trained stack: `history` is (evaluations, 2, M)."""
-    network, learned = runs[0].network, runs[0].kind == "learned"
-    samples = TEST_MASKS if learned else 1
+class Readout:
+    """What is read off a stack while it trains: validation, and the best values so far by validation loss."""
 
-    def accuracy(values: list[Tensor], split: Split) -> Tensor:
+    def __init__(self, runs: list[Run], trainee: Trainee, data: Dataset) -> None:
+        self.runs, self.trainee, self.data = runs, trainee, data
+        self.best = [t.detach().clone() for t in trainee.trained]
+        self.best_loss = torch.full((len(runs),), torch.inf, device=self.best[0].device)
+        self.best_at = torch.zeros_like(self.best_loss)
+        self.history: list[Tensor] = []  # (2, M) each: validation loss and accuracy
+
+    @torch.no_grad()
+    def validate(self, iteration: int) -> None:
+        """Evaluate validation, and keep the values of the networks that have never been better."""
+        weights, biases = self.trainee.parameters(self.trainee.trained)
+        loss, accuracy = evaluate(self.runs[0].network, weights, biases, self.data.validation)
+        improved = loss < self.best_loss
+        _copy_where(improved, self.trainee.trained, self.best)
+        self.best_loss = torch.where(improved, loss, self.best_loss)
+        self.best_at = torch.where(improved, iteration, self.best_at)
+        self.history.append(torch.stack([loss, accuracy]))
+
+    def state(self) -> dict[str, Tensor]:
+        """All that reading goes on from, network axis first."""
+        best = {f"best.{i}": t for i, t in enumerate(self.best)}
+        history = (
+            torch.stack(self.history, 2).transpose(0, 1)
+            if self.history
+            else self.best_at.new_zeros(len(self.runs), 2, 0)
+        )
+        return best | {"best_loss": self.best_loss, "best_at": self.best_at, "history": history}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state`."""
+        self.best = [state[f"best.{i}"].clone() for i in range(len(self.best))]
+        self.best_loss, self.best_at = state["best_loss"], state["best_at"]
+        self.history = list(state["history"].transpose(0, 1).unbind(2))
+
+    def _accuracy(self, values: list[Tensor], split: Split, samples: int = 1) -> Tensor:
+        network, trainee = self.runs[0].network, self.trainee
+        trainee.draw_for("test masks")
         reads = [evaluate(network, *trainee.parameters(values), split)[1] for _ in range(samples)]
         return torch.stack(reads).mean(0)
 
-    columns = {
-        "test_accuracy": accuracy(best, data.test),
-        "final_test_accuracy": accuracy(trainee.trained, data.test),
-        "train_accuracy": accuracy(best, data.train_sample),
-        "validation_loss": best_loss,
-        "mean_validation_accuracy": history[:, 1].mean(0),
-        "best_iteration": best_at,
-        "diverged": ~torch.stack([t.isfinite().flatten(1).all(1) for t in trainee.trained]).all(0),
-    }
-    if learned:
-        ones = sum(t.sigmoid().flatten(1).sum(1) for t in best)
-        columns["weights_remaining"] = 100 * ones / sum(t[0].numel() for t in best)
-    columns = {name: column.tolist() for name, column in columns.items()}
-    history, at = history.tolist(), evaluation_iterations(runs[0])
-    layers = len(trainee.trained) if learned else len(trainee.trained) // 2
-    final = [t.detach().cpu() for t in trainee.trained]
-    return [
-        Outcome(
-            {name: column[m] for name, column in columns.items()},
-            [[i, *(values[m] for values in row)] for i, row in zip(at, history)],
-            [t[m] for t in final[:layers]],
-            [t[m] for t in final[layers:]],
-        )
-        for m in range(len(runs))
-    ]
+    @torch.no_grad()
+    def outcomes(self) -> list[Outcome]:
+        """Read out the trained stack."""
+        run, trained, history = self.runs[0], self.trainee.trained, torch.stack(self.history)  # (evaluations, 2, M)
+        learned, test = run.kind == "learned", self.data.test.first(run.test_images)
+        samples = TEST_MASKS if learned else 1
+        at_best = self._accuracy(self.best, test, samples)
+        last_is_best = bool((self.best_at == run.iterations).all())
+        columns = {
+            "test_accuracy": at_best,
+            "final_test_accuracy": at_best if last_is_best else self._accuracy(trained, test, samples),
+            "train_accuracy": self._accuracy(self.best, self.data.train_sample.first(run.test_images)),
+            "validation_loss": self.best_loss,
+            "mean_validation_accuracy": history[:, 1].mean(0),
+            "best_iteration": self.best_at,
+            "diverged": ~torch.stack([t.isfinite().flatten(1).all(1) for t in trained]).all(0),
+        }
+        masks = []
+        if learned:
+            masks, columns["mask_accuracy"] = self._one_mask(test)
+            ones = sum(t.sigmoid().flatten(1).sum(1) for t in self.best)
+            columns["weights_remaining"] = 100 * ones / sum(t[0].numel() for t in self.best)
+        values = {name: column.tolist() for name, column in columns.items()}
+        curves, at = history.tolist(), evaluation_iterations(run)
+        final = [t.detach().cpu() for t in trained]
+        layers = len(masks) or len(final) // 2
+        return [
+            Outcome(
+                {name: column[m] for name, column in values.items()},
+                [[i, *(two[m] for two in row)] for i, row in zip(at, curves)],
+                [t[m] for t in final[:layers]],
+                [t[m] for t in final[layers:]],
+                [t[m] for t in masks],
+            )
+            for m in range(len(self.runs))
+        ]
+
+    def _one_mask(self, test: Split) -> tuple[list[Tensor], Tensor]:
+        """One mask sampled from the best scores, to be kept, and its test accuracy."""
+        self.trainee.draw_for("the mask kept")
+        weights, biases = self.trainee.parameters(self.best)
+        return [w.cpu() != 0 for w in weights], evaluate(self.runs[0].network, weights, biases, test)[1]
 
 
 def evaluation_iterations(run: Run) -> list[int]:

@@ -1,6 +1,7 @@
 """The training loop: against plain PyTorch, independent of its stack, repeatable; frozen weights stay frozen."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -90,14 +91,20 @@ def test_frozen_weights_are_bit_identical_after_training_and_kept_ones_move(kept
     assert (ours.weights[1] != weights[1])[masks[1]].float().mean() > 0.7
 
 
-def test_a_run_does_not_depend_on_its_stack():
-    one, other = Run(seed=0, **SHORT), Run(seed=1, **SHORT)
-    points = {run: starting_point(run) for run in (one, other)}
-    (alone,) = trained([one], [points[one]])
-    beside = trained([other, one, other], [points[other], points[one], points[other]])[1]
-    for a, b in zip(alone.weights, beside.weights):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
-    assert alone.metrics["best_iteration"] == beside.metrics["best_iteration"]
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["train", "learned"])
+def test_a_run_does_not_depend_on_its_stack_not_even_in_its_last_bit(kind, precision):
+    """Whatever the others' densities: alone, beside others, and with or without Adam's short cut for few weights."""
+    run = Run(seed=0, kind=kind, precision=precision, **SHORT)
+    others = [Run(seed=s, kind=kind, precision=precision, **SHORT) for s in (1, 2, 3)]
+    point, sparse, dense = half_masked(run, kept=0.15), half_masked(run, kept=0.01), half_masked(run, kept=1.0)
+    (alone,) = trained([run], [point])
+    for neighbours in ([sparse], [dense], [sparse, dense, dense]):
+        runs = [*others[: len(neighbours)], run]
+        beside = trained(runs, [*neighbours, point])[-1]
+        assert beside.metrics == alone.metrics
+        assert beside.history == alone.history
+        assert all(torch.equal(a, b) for a, b in zip(alone.weights + alone.biases, beside.weights + beside.biases))
 
 
 @pytest.mark.parametrize("kind", ["train", "learned"])
@@ -235,6 +242,7 @@ def test_stacked_convolutions_equal_a_plain_module(name):
                 x = F.relu(F.conv2d(x, weights[i][m], biases[i][m], padding=1))
                 x = F.max_pool2d(x, 2) if layer.pool else x
             else:
+                x = x.permute(0, 2, 3, 1) if x.ndim == 4 else x  # features are flattened with the channels last
                 x = F.linear(x.flatten(1), weights[i][m], biases[i][m])
                 x = x if layer.role == "output" else F.relu(x)
         torch.testing.assert_close(ours[m], x, atol=1e-4, rtol=1e-3)
@@ -264,12 +272,50 @@ def test_cuda_agrees_with_the_cpu():
 def test_out_of_memory_halves_the_stack(monkeypatch):
     done, limit = [], 3
 
-    def fake(runs, device, progress):
+    def fake(runs, device, deadline):
         if len(runs) > limit:
             raise torch.OutOfMemoryError
         done.extend(runs)
 
     monkeypatch.setattr(lottery, "_do", fake)
     runs = [Run(seed=s, **SHORT) for s in range(10)]
-    lottery._do_all(runs, 8, "cpu", None)
+    lottery._do_all(runs, 8, "cpu", math.inf)
     assert done == runs
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Memory:
+    """Checkpoints in memory; the training is interrupted after the one at iteration `at`."""
+
+    def __init__(self, at):
+        self.at, self.calls, self.kept = at, 0, (0, {})
+
+    def load(self):
+        return self.kept
+
+    def due(self):
+        self.calls += 1
+        return self.calls == self.at
+
+    def save(self, iteration, tensors):
+        self.kept = iteration, {name: tensor.clone() for name, tensor in tensors.items()}
+        raise Interrupted
+
+
+@pytest.mark.parametrize("at", [7, 20, 23])
+@pytest.mark.parametrize(("kind", "kept"), [("train", 1.0), ("train", 0.1), ("learned", 1.0)])
+def test_a_training_goes_on_from_a_checkpoint_as_if_never_interrupted(kind, kept, at):
+    runs = [Run(kind=kind, seed=s, dwr=bool(s), **{**SHORT, "eval_every": 10}) for s in (0, 1)]
+    points = [half_masked(run, kept=kept) for run in runs]
+    whole = trained(runs, points)
+    memory = Memory(at)
+    with pytest.raises(Interrupted):
+        train(runs, stacked(points), data.load("mnist"), checkpoints=memory)
+    assert memory.kept[0] == at
+    for a, b in zip(whole, train(runs, stacked(points), data.load("mnist"), checkpoints=memory)):
+        assert a.metrics == b.metrics
+        assert a.history == b.history
+        assert all(torch.equal(x, y) for x, y in zip(a.weights + a.biases + a.masks, b.weights + b.biases + b.masks))

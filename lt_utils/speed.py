@@ -1,0 +1,175 @@
+"""How a machine trains fastest, and how long a run takes there: short measurements, kept in `speed.json` in the store.
+
+A measurement holds for a device, a PyTorch, a network, a kind of training and a precision. It chooses the size of the
+stack and, on a CPU, the number of threads; what finished runs really took then takes its place in the estimates.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from lt_utils import data, store
+from lt_utils.networks import NETWORKS, Network, initial_weights
+from lt_utils.runs import Run
+from lt_utils.trainees import DTYPES, Scores, Start, Weights
+from lt_utils.training import CONV_BATCH_CPU, batches, evaluation_iterations, step
+
+STACKS = {"dense": (8, 16, 32), "conv": (1, 4)}  # what is tried on a CPU; a GPU takes what fits its memory
+GPU_STACK = 512
+WORTH_MEASURING = 5e12  # FLOP of a group of runs: half a minute or more, where measuring takes a few seconds
+SECONDS = 0.4  # of one measurement, after a step to warm up
+ASSUMED = {"cpu": 1e11, "cuda": 1e13}  # FLOP/s before anything is measured
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train runs of one kind, and what a network-step then takes."""
+
+    stack: int
+    threads: int
+    seconds: float  # per network-step
+
+
+def flops(network: Network, batch: int, backward: bool = True) -> int:
+    """Floating-point operations of a network-step (or of a forward pass) on `batch` images: two per multiplication and
+    addition of the matrix products; the gradient of the images is not computed."""
+    side, total, first = 32, 0, 0
+    for layer in network.layers:
+        products = layer.inputs * layer.outputs * (9 * side**2 if layer.role == "conv" else 1)
+        side //= 2 if layer.pool else 1
+        total += products
+        first = first or products
+    return 2 * batch * (3 * total - first if backward else total)
+
+
+def memory(run: Run) -> int:
+    """Bytes that a network of a run takes in a stack: its weights with what the optimiser and the readout keep of them,
+    and the activations of a batch."""
+    network, side, activations = NETWORKS[run.network], 32, 0
+    for layer in network.layers:
+        activations += layer.outputs * (side**2 if layer.role == "conv" else 1)
+        side //= 2 if layer.pool else 1
+    return 4 * (10 * network.weights + 3 * max(run.batch, CONV_BATCH_CPU) * activations)
+
+
+def stack_limit(run: Run, device: str) -> int:
+    """How many networks of a run fit the memory that is free now."""
+    free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else psutil.virtual_memory().available
+    return max(1, int(0.6 * free / memory(run)))
+
+
+def stepper(run: Run, networks: int, device: str) -> Iterator[int]:
+    """The project's own training, without end: each `next` does a step of `networks` networks."""
+    runs = [replace(run, seed=run.seed + i) for i in range(networks)]
+    start = [w.to(device).expand(networks, *w.shape).clone() for w in initial_weights(run.network, run.seed)]
+    masks = [torch.rand(w.shape, device=device) < 0.5 for w in start]
+    trainee = (Scores if run.kind == "learned" else Weights)(runs, Start(start, masks))
+    split = data.load(NETWORKS[run.network].dataset, device, DTYPES[run.precision]).train
+    per_epoch = len(split.labels) // run.batch
+    for iteration in itertools.count():
+        epoch, nth = divmod(iteration, per_epoch)
+        if nth == 0:
+            order = batches(runs, epoch, len(split.labels), torch.device(device))
+        step(run, trainee, split, order[:, nth * run.batch : (nth + 1) * run.batch])
+        yield networks
+
+
+def measure(loop: Iterator[int], device: str, seconds: float = SECONDS) -> float:
+    """Seconds per network-step of a loop, over about `seconds`."""
+
+    def now() -> float:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    began, steps = now(), 0
+    while steps == 0 or now() - began < seconds:
+        steps += next(loop)
+    return (now() - began) / steps
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def plan(runs: list[Run], device: str) -> Plan:
+    """How to train a group of runs of one `stack_key`: measured before, measured now, or, if they are little work,
+    assumed."""
+    run, known = runs[0], _known().get(_name(runs[0], device))
+    fits = stack_limit(run, device)
+    if known:
+        return replace(known, stack=min(known.stack, fits))
+    work = sum(r.iterations for r in runs) * flops(NETWORKS[run.network], run.batch)
+    if device.startswith("cuda") or work < WORTH_MEASURING or run.kind == "found":
+        return assumed(run, device)
+    tried = []
+    for number in dict.fromkeys((torch.get_num_threads(), max(1, torch.get_num_threads() // 2))):
+        for stack in STACKS[NETWORKS[run.network].layers[0].role]:
+            if stack <= min(fits, max(len(runs), 8)):
+                with threads(number):
+                    loop = stepper(run, stack, device)
+                    next(loop)
+                    tried.append(Plan(stack, number, measure(loop, device)))
+    best = min(tried, key=lambda plan: plan.seconds)
+    note(run, device, best)
+    return best
+
+
+def assumed(run: Run, device: str) -> Plan:
+    """A plan from nothing but the arithmetic."""
+    kind = device.split(":", maxsplit=1)[0]
+    stack = GPU_STACK if kind == "cuda" else STACKS[NETWORKS[run.network].layers[0].role][-1]
+    seconds = flops(NETWORKS[run.network], run.batch) / ASSUMED[kind]
+    return Plan(min(stack, stack_limit(run, device)), torch.get_num_threads(), seconds)
+
+
+def estimate(run: Run, device: str) -> float:
+    """Seconds that a run will take, its evaluations included, as far as is known."""
+    network, known = NETWORKS[run.network], _known().get(_name(run, device)) or assumed(run, device)
+    images = run.test_images if run.kind == "found" else 5_000 * (len(evaluation_iterations(run)) + 3)
+    evaluating = images / run.batch * flops(network, run.batch, False) / flops(network, run.batch)
+    return known.seconds * (evaluating + (0 if run.kind == "found" else run.iterations))
+
+
+def learn(runs: list[Run], device: str, seconds: float) -> None:
+    """Correct what is known by what a stack of finished runs took."""
+    run, known = runs[0], _known().get(_name(runs[0], device))
+    if not known or run.kind == "found" or store.checkpoint_iteration(run):
+        return
+    expected = estimate(run, device) / known.seconds
+    note(run, device, replace(known, seconds=seconds / len(runs) / expected))
+
+
+def note(run: Run, device: str, plan: Plan) -> None:
+    """Keep a measurement."""
+    known = _known() | {_name(run, device): plan}
+    store.write_json(_path(), {name: asdict(plan) for name, plan in sorted(known.items())})
+
+
+def _path() -> Path:
+    return store.folder() / "speed.json"
+
+
+def _known() -> dict[str, Plan]:
+    try:
+        return {name: Plan(**values) for name, values in store.read_json(_path()).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet, or damaged: measured again
+        return {}
+
+
+def _name(run: Run, device: str) -> str:
+    kind = "learned" if run.kind == "learned" else "train"
+    return f"{store.device_name(device)}, torch {torch.__version__}: {run.network}, {kind}, {run.precision}"
