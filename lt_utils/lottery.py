@@ -153,17 +153,31 @@ def missing(runs: Iterable[Run]) -> dict[str, Run]:
     return todo
 
 
+def _again(todo: dict[str, Run]) -> set[str]:
+    """Those of `todo` that are finished, but whose weights or mask a later run needs and does not find."""
+    return {key for key, run in todo.items() if store.metrics(run)}
+
+
+def _finished(run: Run, again: set[str]) -> bool:
+    return bool(store.metrics(run)) and (run.key not in again or store.has_weights(run))
+
+
 def work(
-    environment: dict[str, str], device: str | None, threads: int | None, runs: list[Run], deadline: float
+    environment: dict[str, str],
+    device: str | None,
+    threads: int | None,
+    runs: list[Run],
+    again: set[str],
+    deadline: float,
 ) -> bool:
-    """A worker's task: do, in stacks, those of `runs` that are not done and that no other process is doing. False if
-    something that they start from was gone. Raises OutOfTime."""
+    """A worker's task: do, in stacks, those of `runs` that are not done and that no other process is doing; those of
+    `again` although they are. False if something that they start from was gone. Raises OutOfTime."""
     os.environ.update(environment)
     if threads:
         torch.set_num_threads(threads)
     device = device or default_device()
     with store.claimed(runs) as mine:
-        todo = [run for run in mine if run in missing([run]).values()]
+        todo = [run for run in mine if not _finished(run, again)]
         try:
             for group in _alike(todo):
                 plan = speed.plan(group, device)
@@ -229,13 +243,13 @@ def _sweep(
     """Do `todo`, what is missing of `runs`, and return what time did not suffice for."""
     busy: dict[Future, tuple[workers.Worker, list[Run]]] = {}
     failures: dict[str, int] = {}
-    late = False
+    late, again = False, _again(todo)
     while todo or busy:
         taken = {run.key for _, stack in busy.values() for run in stack}
         for place in [p for p in places if all(p is not worker for worker, _ in busy.values())]:
             stack = [] if late else _next(todo, taken, len(places), by_value=deadline < math.inf)
             if stack:
-                busy[place.submit(work, stack, deadline)] = place, stack
+                busy[place.submit(work, stack, again, deadline)] = place, stack
                 taken |= {run.key for run in stack}
         if not busy:
             break
@@ -253,18 +267,23 @@ def _sweep(
                 if failures[stack[0].key] == ATTEMPTS:
                     why = f"a worker died {ATTEMPTS} times at the same trainings: look for what ends it (often memory)"
                     raise WorkerError(f"{why}; what is finished is kept.") from error
-            finished = [run for run in stack if store.metrics(run)]
+            finished = [run for run in stack if _finished(run, again)]
             progressed = progressed or bool(finished)
             if len(places) > 1 or place.environment:
                 progress.advance(sum(map(_steps, finished)))
             for run in finished:
                 todo.pop(run.key, None)
             if not whole:
-                todo = missing(runs)
+                todo, again = _rescan(runs)
         if not progressed and not late:
             time.sleep(PATIENCE)  # another process is doing it
-            todo = missing(runs)
+            todo, again = _rescan(runs)
     return todo
+
+
+def _rescan(runs: list[Run]) -> tuple[dict[str, Run], set[str]]:
+    todo = missing(runs)
+    return todo, _again(todo)
 
 
 def _next(todo: dict[str, Run], taken: set[str], places: int, by_value: bool) -> list[Run]:

@@ -159,7 +159,7 @@ class Readout:
         network, trainee = self.runs[0].network, self.trainee
         trainee.draw_for("test masks")
         reads = [evaluate(network, *trainee.parameters(values), split)[1] for _ in range(samples)]
-        return torch.stack(reads).mean(0)
+        return sum(reads) / samples
 
     @torch.no_grad()
     def outcomes(self) -> list[Outcome]:
@@ -174,7 +174,7 @@ class Readout:
             "final_test_accuracy": at_best if last_is_best else self._accuracy(trained, test, samples),
             "train_accuracy": self._accuracy(self.best, self.data.train_sample.first(run.test_images)),
             "validation_loss": self.best_loss,
-            "mean_validation_accuracy": history[:, 1].mean(0),
+            "mean_validation_accuracy": sum(history[:, 1]) / len(history),
             "best_iteration": self.best_at,
             "diverged": ~torch.stack([t.isfinite().flatten(1).all(1) for t in trained]).all(0),
         }

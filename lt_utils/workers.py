@@ -17,6 +17,7 @@ import torch
 from lt_utils import data, store
 
 ATTEMPTS = 4  # at a task whose worker dies
+TIMEOUT = "20s"  # for a scheduler to answer
 
 
 class WorkerError(RuntimeError):
@@ -99,7 +100,7 @@ def _dask(address: str) -> Iterator[tuple[Executor, int]]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout="20s")
+        client = Client(address, timeout=TIMEOUT)
     except (OSError, ValueError) as error:
         raise WorkerError(f"SCHEDULER={address} does not answer ({error}): start `dask scheduler` there.") from error
     with client:
