@@ -9,10 +9,14 @@ MAKEFLAGS += --no-print-directory
 PROFILE ?= quick
 ONLY ?=
 PARAMS ?=
+BUDGET ?=
 VENV ?= .venv
 BASE_PYTHON ?= python3
 RESULTS := $(or $(LT_RESULTS),results)
 DATA := $(or $(LT_DATA),data)/.fetched
+export WORKERS SCHEDULER FRESH
+# With a budget the notebooks draw what `train` left them in time, and train nothing themselves.
+export LT_DRAW_ONLY := $(BUDGET)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 NOTEBOOKS := $(if $(ONLY),$(ONLY),$(basename $(notdir $(wildcard notebooks/*.ipynb))))
@@ -33,13 +37,19 @@ PYTHON := $(VENV)/bin/python
 READY :=
 endif
 
-.PHONY: always reproduce figures lab bench test data setup clean help readme lock check
+.PHONY: always reproduce train cost figures lab bench test data setup clean help readme lock check
 
-reproduce: $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9"]
+reproduce: $(if $(BUDGET),train) $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9" BUDGET=30m]
 	@$(PYTHON) -m lt_utils summary --profile $(LABEL)
 
 $(RESULTS)/$(LABEL)/%.ipynb: notebooks/%.ipynb $(wildcard lt_utils/*.py notebooks/*.py) requirements.txt $(if $(PARAMS),always) | $(DATA)
 	@$(PYTHON) notebooks/execute.py $* --profile $(PROFILE) $(PARAMS:%=-p %)
+
+train: | $(DATA)  ## do the trainings of all notebooks, the most valuable first; draw nothing [BUDGET=30m]
+	@$(PYTHON) -m lt_utils train --profile $(PROFILE) $(BUDGET:%=--budget %) $(ONLY:%=--only %) $(PARAMS:%=-p %)
+
+cost: $(READY)  ## say what is still to be trained, and how long that takes on this machine
+	@$(PYTHON) -m lt_utils cost --profile $(PROFILE) $(ONLY:%=--only %) $(PARAMS:%=-p %)
 
 figures: $(READY)  ## redraw the figures of PROFILE from its tables; nothing is trained
 	@$(PYTHON) -m lt_utils figures --profile $(PROFILE)
@@ -80,10 +90,11 @@ readme: $(READY)  ## copy the tables, figures and executed notebooks of PROFILE 
 lock: $(READY)  ## rewrite requirements.txt from requirements.in
 	.venv/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate requirements.in -o requirements.txt
 
-clean:  ## remove what `make reproduce` made (results, figures, finished runs); keep .venv and data
-	rm -rf results/{smoke,quick,paper}{,-custom} figures/{smoke,quick,paper}{,-custom} results/runs
+clean:  ## remove what `make reproduce` made (results, figures, finished runs); keep .venv, data, and what is committed
+	rm -rf results/{smoke,quick,smoke-custom,quick-custom,paper-custom} figures/{smoke,quick,smoke-custom,quick-custom,paper-custom} results/runs
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 	echo "PYTHON=/path/to/python or VENV=\$$CONDA_PREFIX use an environment of yours; BASE_PYTHON=python3.12 makes .venv with another Python."
+	echo "WORKERS=cuda:0,cuda:1 trains in a process per device, SCHEDULER=tcp://host:8786 on a dask.distributed cluster; FRESH=1 ignores results/paper."
 	echo "LT_DATA=/path moves the data folder, LT_STORE=/path the finished runs."

@@ -5,11 +5,13 @@ import sys
 
 import pandas as pd
 
-from lt_utils import readme
+from lt_utils import plan, readme
 from lt_utils.data import DataError, arrays
 from lt_utils.notebook import draw, figures_folder, results_folder
 from lt_utils.plots import FIGURES
 from lt_utils.profiles import PROFILES
+from lt_utils.store import StoreError
+from lt_utils.workers import WorkerError
 
 
 def figures(profile: str) -> None:
@@ -50,15 +52,22 @@ def fetch() -> None:
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m lt_utils")
-    parser.add_argument("command", choices=["figures", "summary", "data", "readme"])
+    parser.add_argument("command", choices=["figures", "summary", "data", "readme", "train", "cost"])
     parser.add_argument("--profile", default="quick", choices=[*PROFILES, *(f"{name}-custom" for name in PROFILES)])
+    parser.add_argument("--budget", help="time, such as 30m")
+    parser.add_argument("--only", nargs="*", default=[], help="notebooks")
+    parser.add_argument("-p", dest="given", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
     try:
         if options.command == "data":
             fetch()
+        elif options.command == "train":
+            plan.train(options.profile, options.only, options.given, options.budget)
+        elif options.command == "cost":
+            print(plan.price(options.profile, options.only, options.given))
         else:
             {"figures": figures, "summary": summary, "readme": readme.write}[options.command](options.profile)
-    except (ValueError, DataError, OSError) as error:
+    except (ValueError, DataError, StoreError, WorkerError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from functools import lru_cache
 
@@ -23,6 +23,7 @@ from lt_utils.training import Outcome, evaluate, train
 from lt_utils.workers import ATTEMPTS, WorkerError
 
 FOUND_STACK = 16  # found supermasks evaluated at once
+HURRY = 32  # trainings at most that a worker is given at once when time is short
 CHECKPOINT = 120.0  # seconds between two checkpoints of a training
 PATIENCE = 1.0  # seconds between two looks at what another process is doing
 Layers = list[Tensor]
@@ -62,10 +63,15 @@ def starting_point(run: Run) -> tuple[Layers, Layers]:
     if run.parent is None and run.kind == "train":
         return w_i, kept
     prunings = [
-        Pruning(layer, initial[i], w_i[i], w_f[i], kept[i], before[i] & ~kept[i], _source(run, "restart", i))
+        Pruning(layer, initial[i], w_i[i], w_f[i], kept[i], before[i] & ~kept[i], restart_source(run, i))
         for i, layer in enumerate(layers)
     ]
     return [restart(p, run.mask1, run.mask0) for p in prunings], kept
+
+
+def restart_source(run: Run, layer: int) -> torch.Generator:
+    """Chance in the mask-1 action of a layer."""
+    return _source(run, "restart", layer)
 
 
 def _source(run: Run, purpose: str, layer: int) -> torch.Generator:
@@ -136,8 +142,9 @@ def _do(runs: list[Run], device: str, deadline: float) -> None:
         store.save(run, outcome, w, outcome.masks or m, device, seconds)
 
 
-def missing(runs: Iterable[Run]) -> dict[str, Run]:
-    """The runs still to be done, with the parents that they need, by key; parents come first."""
+def missing(runs: Iterable[Run], weights: bool = False) -> dict[str, Run]:
+    """The runs still to be done, with the parents that they need, by key; parents come first. With `weights`, runs
+    whose final weights aren't kept are to be done, too."""
     todo: dict[str, Run] = {}
 
     def visit(run: Run, there: bool) -> None:
@@ -149,7 +156,7 @@ def missing(runs: Iterable[Run]) -> dict[str, Run]:
         todo[run.key] = run
 
     for run in runs:
-        visit(run, there=True)
+        visit(run, there=not weights or store.has_weights(run))
     return todo
 
 
@@ -218,11 +225,14 @@ def _steps(run: Run) -> int:
     return 1 if run.kind == "found" else run.iterations
 
 
-def execute(runs: Iterable[Run], device: str | None = None, executor: Executor | None = None) -> dict[str, Run]:
+def execute(
+    runs: Iterable[Run], device: str | None = None, executor: Executor | None = None, weights: bool = False
+) -> dict[str, Run]:
     """Do what is missing of `runs`, in stacks, on `executor` or as `lt_utils.workers` says. What is finished is kept at
-    once; calling again goes on from there. Returns what the time budget (`LT_DEADLINE`) left undone."""
+    once; calling again goes on from there. Returns what the time budget (`LT_DEADLINE`) left undone. With `weights`,
+    the final weights are wanted, too."""
     runs = list(runs)
-    todo, deadline = missing(runs), float(os.environ.get("LT_DEADLINE") or math.inf)
+    todo, deadline = missing(runs, weights), float(os.environ.get("LT_DEADLINE") or math.inf)
     if todo and os.environ.get("LT_DRAW_ONLY"):
         return todo
     with workers.pool(device, executor) as places:
@@ -231,16 +241,20 @@ def execute(runs: Iterable[Run], device: str | None = None, executor: Executor |
         steps = sum(_steps(run) - store.checkpoint_iteration(run) for run in todo.values())
         with Progress(steps, f"{len(todo)} trainings") as progress:
             progress.say(f"{len(todo)} trainings are new, {found} found" + f"; about {duration(seconds)}" * bool(todo))
-            left = _sweep(runs, todo, places, deadline, progress)
+            left = _sweep(lambda: missing(runs, weights), todo, places, deadline, progress)
             if left:
                 progress.say(f"out of time: {len(left)} trainings are left")
     return left
 
 
 def _sweep(
-    runs: list[Run], todo: dict[str, Run], places: list[workers.Worker], deadline: float, progress: Progress
+    look: Callable[[], dict[str, Run]],
+    todo: dict[str, Run],
+    places: list[workers.Worker],
+    deadline: float,
+    progress: Progress,
 ) -> dict[str, Run]:
-    """Do `todo`, what is missing of `runs`, and return what time did not suffice for."""
+    """Do `todo`, and return what time did not suffice for; `look` finds anew what is to be done."""
     busy: dict[Future, tuple[workers.Worker, list[Run]]] = {}
     failures: dict[str, int] = {}
     late, again = False, _again(todo)
@@ -274,16 +288,13 @@ def _sweep(
             for run in finished:
                 todo.pop(run.key, None)
             if not whole:
-                todo, again = _rescan(runs)
+                todo = look()
+                again = _again(todo)
         if not progressed and not late:
             time.sleep(PATIENCE)  # another process is doing it
-            todo, again = _rescan(runs)
+            todo = look()
+            again = _again(todo)
     return todo
-
-
-def _rescan(runs: list[Run]) -> tuple[dict[str, Run], set[str]]:
-    todo = missing(runs)
-    return todo, _again(todo)
 
 
 def _next(todo: dict[str, Run], taken: set[str], places: int, by_value: bool) -> list[Run]:
@@ -293,7 +304,8 @@ def _next(todo: dict[str, Run], taken: set[str], places: int, by_value: bool) ->
     if not by_value:
         ready.sort(key=lambda run: (run.stack_key, run.round, run.seed))
     alike = [run for run in ready if run.stack_key == ready[0].stack_key]
-    return alike[: math.ceil(len(alike) / places)] if places > 1 else alike
+    share = math.ceil(len(alike) / places)
+    return alike[: min(share, HURRY)] if by_value else alike[:share]
 
 
 def run(runs: list[Run], device: str | None = None, executor: Executor | None = None) -> pd.DataFrame:

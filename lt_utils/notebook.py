@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from lt_utils import claims, plots, store, tables
+from lt_utils import claims, plots, store, tables, tickets
 from lt_utils.data import ROOT
-from lt_utils.lottery import starting_point
+from lt_utils.lottery import execute, starting_point
+from lt_utils.networks import NETWORKS
 from lt_utils.profiles import Settings
 from lt_utils.runs import Run, sweep
 
@@ -68,6 +69,7 @@ def sample_weights(
     """
     network = settings.scale.networks[0]
     dense = next(run for run in sweep(settings) if run.round == 0 and run.network == network)
+    execute([dense], weights=True)
     start, final, _ = store.weights(dense)
     chosen = torch.randperm(start[layer].numel(), generator=torch.Generator().manual_seed(0))[:points]
     table = pd.DataFrame({"w_i": start[layer].flatten()[chosen], "w_f": final[layer].flatten()[chosen]})
@@ -80,6 +82,29 @@ def sample_weights(
         )
         table[name] = mask[layer].flatten()[chosen].int().numpy()
     return table
+
+
+def export(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Save the best supermask of each network as results/LABEL/supermask_NETWORK.safetensors, load it back, and set its
+    size beside that of a dense checkpoint, and its accuracy beside the table's."""
+    rows = []
+    for network, here in table.groupby("network"):
+        row = here.loc[here["test_accuracy"].idxmax()]
+        run = Run(**{name: row[name] for name in Run.__annotations__})
+        path = results_folder(settings.label) / f"supermask_{network}.safetensors"
+        size, dataset = tickets.save_ticket(run, path), NETWORKS[network].dataset
+        rows.append(
+            {
+                "network": network,
+                "supermask": f"{run.criterion}, {plots.WEIGHTS[run.mask1]}, seed {run.seed}",
+                "weights remaining (%)": row["weights_remaining"],
+                "file (kB)": size / 1000,
+                "dense checkpoint (kB)": tickets.dense_bytes(network) / 1000,
+                "accuracy in the table": row["test_accuracy"],
+                "accuracy when loaded": tickets.accuracy(tickets.load_ticket(path), dataset, run.test_images),
+            }
+        )
+    return pd.DataFrame(rows).round(2)
 
 
 def accuracies(table: pd.DataFrame, by: str) -> pd.DataFrame:

@@ -49,6 +49,8 @@ class Run:
     test_images: int = 10_000  # on which a supermask's test accuracy is read: the first so many of the test set
 
     def __post_init__(self) -> None:
+        for field in fields(self):  # a table's numbers are NumPy's
+            object.__setattr__(self, field.name, type(field.default)(getattr(self, field.name)))
         tables = {
             "network": NETWORKS,
             "kind": KINDS,

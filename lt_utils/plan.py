@@ -1,0 +1,107 @@
+"""All the runs that the notebooks ask for, read from the notebooks themselves, the most valuable first."""
+
+import ast
+import os
+import re
+import time
+from typing import Any
+
+import nbformat
+
+import lt_utils
+from lt_utils import lottery, speed, store
+from lt_utils.data import ROOT
+from lt_utils.networks import NETWORKS
+from lt_utils.profiles import choose
+from lt_utils.progress import duration
+from lt_utils.runs import Run
+
+NOTEBOOKS = ROOT / "notebooks"
+ORDER = ("04", "00", "01", "02", "03", "05")  # of the notebooks, by what they give for their time
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def names() -> list[str]:
+    """The notebooks that have runs."""
+    return sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb") if _cell(path.stem, "runs"))
+
+
+def _cell(name: str, tag: str) -> str:
+    """The code of a notebook's cell with a tag."""
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    return next((cell.source for cell in cells if tag in cell.metadata.get("tags", [])), "")
+
+
+def notebook_runs(name: str, profile: str, parameters: dict[str, Any] | None = None) -> list[Run]:
+    """The runs of a notebook at a profile, by its own cells `parameters`, `settings` and `runs`."""
+    namespace: dict[str, Any] = {"lt": lt_utils}
+    exec(_cell(name, "parameters"), namespace)
+    for key, value in (parameters or {}).items():
+        namespace[choose("parameter", key, namespace)] = value
+    namespace["profile"] = profile
+    exec(_cell(name, "settings"), namespace)
+    exec(_cell(name, "runs"), namespace)
+    return namespace["runs"]
+
+
+def value(name: str, run: Run) -> tuple:
+    """Sorts runs by value: all of FC; then supermasks found, then learned, on the others; then the rest, network by
+    network; and within these one seed after the other."""
+    network = list(NETWORKS).index(run.network)
+    group = 0 if run.network == "fc" else {"found": 1, "learned": 2, "train": 2 + network}[run.kind]
+    return group, ORDER.index(name[:2]), network, run.seed, run.round
+
+
+def everything(profile: str, only: list[str], given: list[str]) -> list[Run]:
+    """The runs of all notebooks (or of `only`), the most valuable first; `given` are words like `seeds=3`."""
+    parameters = {}
+    for word in given:
+        key, _, text = word.partition("=")
+        try:
+            parameters[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parameters[key] = text
+    asked = [(value(name, run), run) for name in only or names() for run in notebook_runs(name, profile, parameters)]
+    return [run for _, run in sorted(asked, key=lambda pair: pair[0])]
+
+
+def seconds(words: str) -> float:
+    """A time budget such as "90s", "30m" or "2.5h", in seconds. ValueError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", words.strip())
+    if not found or not float(found[1]):
+        raise ValueError(f"BUDGET={words!r}: give a number and s, m or h, for example 30m.")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def train(profile: str, only: list[str], given: list[str], budget: str | None) -> None:
+    """Do what is missing of all notebooks' runs within a budget of time, and say what is left."""
+    if budget:
+        os.environ["LT_DEADLINE"] = str(time.time() + seconds(budget))
+    runs = everything(profile, only, given)
+    left = lottery.execute(runs)
+    total = len({run.key for run in runs})
+    if left:
+        print(f"{total - len({r.key for r in runs} & set(left))} of {total} trainings are done. " + cost(left))
+        print("The same command goes on from there.")
+    else:
+        print(f"all {total} trainings are done.")
+
+
+def cost(left: dict[str, Run]) -> str:
+    """What trainings cost, in words, a part per network and kind."""
+    device, parts = lottery.default_device(), {}
+    for run in left.values():
+        number, time_needed = parts.get((run.network, run.kind), (0, 0.0))
+        parts[run.network, run.kind] = number + 1, time_needed + speed.estimate(run, device)
+    whole = sum(time_needed for _, time_needed in parts.values())
+    each = ", ".join(f"{network} {kind} {n} ({duration(s)})" for (network, kind), (n, s) in parts.items())
+    return (
+        f"Left: {len(left)}, about {duration(whole)} on {store.device_name(device)}: {each}."
+        if left
+        else "Nothing left."
+    )
+
+
+def price(profile: str, only: list[str], given: list[str]) -> str:
+    """What is missing of all notebooks' runs, and what it would cost on this machine, in words."""
+    return cost(lottery.missing(everything(profile, only, given)))
