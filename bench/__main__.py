@@ -1,170 +1,193 @@
 """Time per network-step of the stacked trainer beside two ordinary PyTorch loops, in one run, interleaved.
 
 A network-step is one optimiser step of one network with everything that it needs: batch selection, forward, backward,
-masking the gradient, Adam. All loops train the masked FC network on MNIST with batches of 60.
+masking, the optimiser. `train` is masked training with batches of 60, `learned` a learned supermask with batches of
+250. The ordinary loops (bench/baselines.py) run in a process of their own.
+
+    python -m bench --networks fc conv2 --kinds train --device cpu
 """
 
-import os
+import argparse
 import statistics
-import tempfile
-import time
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from itertools import cycle
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
 import pandas as pd
+import psutil
 import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.utils.data import DataLoader
 
-from lt_utils import data, store
-from lt_utils.lottery import starting_point
+from lt_utils import data, speed, store, tables
+from lt_utils.lottery import default_device
 from lt_utils.networks import NETWORKS
+from lt_utils.notebook import results_folder
 from lt_utils.profiles import fast_precision
 from lt_utils.runs import Run
-from lt_utils.trainees import DTYPES, Start, Weights
-from lt_utils.training import batches, step
+from lt_utils.trainees import DTYPES
+from lt_utils.training import evaluate
 
-BATCH, REPEATS, SECONDS = 60, 7, 1.0
-STACKS = (1, 4, 8, 16, 32)
-Loop = Iterator[int]  # each `next` does one step of that many networks
-
-
-def masked(run: Run) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """A start at 20 % of the weights, as after seven of the paper's rounds."""
-    weights, _ = starting_point(run)
-    masks = [torch.rand(w.shape, generator=torch.Generator().manual_seed(run.seed)) < 0.2 for w in weights]
-    return [w * m for w, m in zip(weights, masks)], masks
+REPEATS, SECONDS = 5, 0.6
+STACKS = {("cpu", "fc"): (1, 4, 16, 32, 64, 256), ("cpu", "conv"): (1, 4), ("cuda", "fc"): (1, 16, 64, 128, 256, 512),
+          ("cuda", "conv"): (1, 4, 16, 64, 256)}  # fmt: skip
+BATCH = {"train": 60, "learned": 250}
+WEIGHT_ACCESSES = {"train": 13, "learned": 16}  # see `traffic`
+ACTIVATION_ACCESSES = 6
 
 
-def stacked(networks: int, precision: str) -> Loop:
-    """This project's loop."""
-    runs = [Run(seed=i, learning_rate=1.2e-3, precision=precision) for i in range(networks)]
-    weights, masks = ([torch.stack(layer) for layer in zip(*part)] for part in zip(*(masked(run) for run in runs)))
-    trainee, images = Weights(runs, Start(weights, masks)), data.load("mnist", "cpu", DTYPES[precision]).train
-    for epoch in range(1_000_000):
-        order = batches(runs, epoch, len(images.labels), torch.device("cpu"))
-        for rows in order[:, : order.shape[1] // BATCH * BATCH].split(BATCH, dim=1):
-            step(runs[0], trainee, images, rows)
-            yield networks
+class Baselines:
+    """The ordinary loops, in their process."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "bench.baselines"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=data.ROOT
+        )
+
+    def measure(self, *words: object) -> float:
+        """Milliseconds per step of a loop."""
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
 
 
-def ordinary(feed: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> Loop:
-    """The loop that anybody would write, fed with batches."""
-    weights, masks = masked(Run())
-    module = nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
-    )
-    linear = [layer for layer in module if isinstance(layer, nn.Linear)]
-    for layer, w in zip(linear, weights):
-        layer.weight.data = w
-    optimiser = torch.optim.Adam(module.parameters(), lr=1.2e-3)
-    for images, labels in feed:
-        optimiser.zero_grad()
-        F.cross_entropy(module(images), labels).backward()
-        for layer, mask in zip(linear, masks):
-            layer.weight.grad.mul_(mask)
-        optimiser.step()
-        yield 1
-
-
-def idiomatic_feed() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """torchvision's MNIST, ToTensor and a DataLoader."""
-    from torchvision import datasets, transforms
-
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "MNIST" / "raw"
-        raw.mkdir(parents=True)
-        for part, name in (("train", "train"), ("test", "t10k")):
-            for what, kind in (("images", "images-idx3"), ("labels", "labels-idx1")):
-                array = data.arrays("mnist")[f"{part}_{what}"]
-                header = np.array([0x800 + array.ndim, *array.shape], ">i4").tobytes()
-                (raw / f"{name}-{kind}-ubyte").write_bytes(header + array.tobytes())
-        dataset = datasets.MNIST(folder, transform=transforms.ToTensor())
-    loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, drop_last=True)
-    while True:
-        yield from loader
-
-
-def memory_feed() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Tensors in memory, indexed by a permutation."""
-    train = data.load("mnist").train
-    while True:
-        for rows in torch.randperm(len(train.labels)).split(BATCH)[:-1]:
-            yield train.images[rows], train.labels[rows]
-
-
-def timed(loop: Loop, seconds: float = SECONDS) -> float:
-    """Milliseconds per network-step over about `seconds`."""
-    steps, began = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - began) < seconds:
-        steps += next(loop)
-    return 1000 * elapsed / steps
-
-
-def rate(action: Callable[[], object], amount: float) -> float:
+def rate(action: Callable[[], object], amount: float, device: str) -> float:
     """`amount` per second of the fastest of several calls."""
-    times = []
-    for _ in range(12):
-        began = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - began)
-    return amount / min(times)
+
+    def endless() -> Iterator[int]:
+        while True:
+            action()
+            yield 1
+
+    loop = endless()
+    next(loop)
+    return amount / min(speed.measure(loop, device, 0.05) for _ in range(12))
 
 
-def floor() -> dict[str, float]:
-    """What a network-step must cost at least on this machine: its arithmetic, and its memory traffic."""
-    network = NETWORKS["fc"]
-    first, every = 784 * 300, network.weights
-    flops = 2 * BATCH * (3 * every - first)  # forward, gradient of the weights, gradient of all inputs but the images
-    accesses = 2 + 1 + 3 + 7  # forward and backward read w; write g; mask g; Adam reads w, g, m, v and writes w, m, v
-    n = 2048
-    a, b, c = torch.rand(n, n), torch.rand(n, n), torch.empty(n, n)
-    x = torch.rand(64 * 2**20)
+def machine_rates(device: str) -> dict[str, float]:
+    """Measured matrix products per second by precision, FLOP/s, and memory copied, bytes/s."""
+    n = 2048 if device == "cpu" else 8192
+    rates = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = (torch.rand(n, n, device=device).to(dtype) for _ in range(2))
+        rates[name] = rate(lambda a=a, b=b: torch.mm(a, b), 2 * n**3, device)
+    x = torch.rand(64 * 2**20, device=device)
     y = torch.empty_like(x)
-    flop_rate = rate(lambda: torch.mm(a, b, out=c), 2 * n**3)
-    byte_rate = rate(lambda: y.copy_(x), 2 * 4 * x.numel())
-    return {
-        "MFLOP": flops / 1e6,
-        "GFLOP/s": flop_rate / 1e9,
-        "arithmetic ms": 1e3 * flops / flop_rate,
-        "MB": 4 * every * accesses / 1e6,
-        "GB/s": byte_rate / 1e9,
-        "memory ms": 4e3 * every * accesses / byte_rate,
-    }
+    rates["bytes"] = rate(lambda: y.copy_(x), 2 * 4 * x.numel(), device)
+    return rates
+
+
+def traffic(run: Run) -> float:
+    """Bytes that a network-step must move if nothing stays in a cache. Per weight, training: forward and backward read
+    it, the gradient is written, masked (2 more), and Adam reads w, g, m, v and writes w, m, v. A learned mask: score,
+    weight and random number are read and the masked weight written, read twice; its gradient is written and read with
+    weight and probability to make the score's, which SGD reads with score and momentum, and writes both. Per
+    activation: written and read forward; read again, and its gradient written and read twice, backward."""
+    network, side, activations = NETWORKS[run.network], 32, 0
+    for layer in network.layers:
+        activations += layer.outputs * (side**2 if layer.role == "conv" else 1)
+        side //= 2 if layer.pool else 1
+    size = 2 if run.precision == "bf16" else 4
+    return 4 * WEIGHT_ACCESSES[run.kind] * network.weights + size * ACTIVATION_ACCESSES * run.batch * activations
+
+
+def memory_in_use(device: str) -> int:
+    """Bytes of this process, or of the GPU at its fullest since the last call."""
+    if device == "cpu":
+        return psutil.Process().memory_info().rss
+    used = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return used
+
+
+def bench(network: str, kind: str, device: str, rates: dict[str, float], baselines: Baselines) -> pd.DataFrame:
+    """The table of one network and kind of training."""
+    role, place = "fc" if network == "fc" else "conv", device.split(":", maxsplit=1)[0]
+    formats = ("fp32", "bf16") if fast_precision() == "bf16" else ("fp32",)
+    run = Run(network=network, kind=kind, batch=BATCH[kind], learning_rate=NETWORKS[network].learning_rate)
+    loops, memory, runs = {}, {}, {}
+    for precision in formats:
+        for number in STACKS[place, role]:
+            name = f"stack of {number}, {precision}"
+            runs[name], before = replace(run, precision=precision), memory_in_use(device)
+            if number * speed.memory(run) > 0.7 * psutil.virtual_memory().available and device == "cpu":
+                continue
+            loops[name] = speed.stepper(runs[name], number, device)
+            next(loops[name])
+            memory[name] = (memory_in_use(device) - (before if device == "cpu" else 0)) / 1e6
+    times = {"idiomatic loop": [], "in-memory loop": [], **{name: [] for name in loops}}
+    for _ in range(REPEATS):
+        for name in ("idiomatic", "in-memory"):
+            times[f"{name} loop"].append(baselines.measure(network, kind, name, device, SECONDS))
+        for name, loop in loops.items():
+            times[name].append(1000 * speed.measure(loop, device, SECONDS))
+    rows = []
+    for name, values in times.items():
+        ms, how = statistics.median(values), runs.get(name, run)
+        flops, moved = speed.flops(NETWORKS[network], run.batch), traffic(how)
+        rows.append(
+            {
+                "network": network,
+                "kind": kind,
+                "loop": name,
+                "ms per network-step": ms,
+                "x idiomatic": statistics.median(times["idiomatic loop"]) / ms,
+                "x in-memory": statistics.median(times["in-memory loop"]) / ms,
+                "images/s": 1e3 * run.batch / ms,
+                "share of FLOP/s": 1e3 * flops / ms / rates[how.precision],
+                "share of bytes/s": 1e3 * moved / ms / rates["bytes"],
+                "floor ms": 1e3 * max(flops / rates[how.precision], moved / rates["bytes"]),
+                "MB": memory.get(name),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def evaluation_cost(network: str, device: str) -> float:
+    """Milliseconds of one validation (5,000 images) of one network, in the fast precision."""
+    run = Run(network=network, precision=fast_precision())
+    _, trainee = speed.sample(run, 1, device)
+    split = data.load(NETWORKS[network].dataset, device, DTYPES[run.precision]).validation
+
+    def validations() -> Iterator[int]:
+        while True:
+            with torch.no_grad():
+                evaluate(network, *trainee.parameters(trainee.trained), split)
+            yield 1
+
+    loop = validations()
+    next(loop)
+    return 1000 * statistics.median(speed.measure(loop, device, SECONDS) for _ in range(3))
 
 
 def main() -> None:
-    """Measure, print, and write results/bench/fc_cpu.csv."""
-    loops = {"idiomatic loop": ordinary(idiomatic_feed()), "in-memory loop": ordinary(memory_feed())}
-    formats = ("fp32", "bf16") if fast_precision() == "bf16" else ("fp32",)
-    loops |= {f"stack of {n}, {precision}": stacked(n, precision) for precision in formats for n in STACKS}
-    for loop in loops.values():
-        timed(loop, 0.3)  # warm up
-    times = {name: [] for name in loops}
-    for _, name in zip(range(REPEATS * len(loops)), cycle(loops)):
-        times[name].append(timed(loops[name]))
-    medians = pd.Series({name: statistics.median(values) for name, values in times.items()})
-    least = floor()
-    table = pd.DataFrame(
-        {
-            "ms per network-step": medians,
-            "x idiomatic": medians["idiomatic loop"] / medians,
-            "x in-memory": medians["in-memory loop"] / medians,
-            "share of arithmetic floor": least["arithmetic ms"] / medians,
-            "images/s": 1e3 * BATCH / medians,
-        }
-    ).rename_axis("loop")
-    machine = f"{store.device_name('cpu')}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    print(f"FC on MNIST, batch {BATCH}, masked, CPU: {machine}; medians of {REPEATS} interleaved rounds\n")
-    print(table.round(3).to_string())
-    print("\nfloor of a network-step: " + ", ".join(f"{value:.3g} {unit}" for unit, value in least.items()))
-    out = Path(os.environ.get("LT_RESULTS") or data.ROOT / "results") / "bench"
-    out.mkdir(parents=True, exist_ok=True)
-    table.assign(machine=machine).to_csv(out / "fc_cpu.csv", float_format="%.4g", lineterminator="\n")
-    pd.Series(least).rename_axis("quantity").rename("value").to_csv(out / "fc_cpu_floor.csv", float_format="%.4g")
+    """Measure, print, and write results/bench/DEVICE.csv and DEVICE_machine.csv."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--kinds", nargs="+", default=list(BATCH), choices=list(BATCH))
+    parser.add_argument("--device", default=default_device())
+    options = parser.parse_args()
+    for name in ("mnist", "cifar10"):
+        data.arrays(name)
+    device, baselines = options.device, Baselines()
+    rates = machine_rates(device)
+    machine = f"{store.device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    print(
+        f"{machine}; medians of {REPEATS} interleaved rounds\n"
+        + ", ".join(f"{k} {v / 1e9:.0f} G/s" for k, v in rates.items())
+    )
+    parts, extra = [], [{"quantity": f"{name} G/s", "value": value / 1e9} for name, value in rates.items()]
+    for network in options.networks:
+        for kind in options.kinds:
+            parts.append(bench(network, kind, device, rates, baselines))
+            print(f"\n{parts[-1].round(3).to_string(index=False)}", flush=True)
+        validation = evaluation_cost(network, device)
+        print(f"{network}: one validation of one network {validation:.1f} ms")
+        extra.append({"quantity": f"{network} validation ms", "value": validation})
+    where, place = results_folder("bench"), device.split(":")[0]
+    every = pd.concat(parts, ignore_index=True).assign(machine=machine)
+    tables.write(where / f"{place}.csv", every.round(4))
+    tables.write(where / f"{place}_machine.csv", pd.DataFrame(extra).assign(machine=machine))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.criteria import CRITERIA
 from lt_utils.lottery import execute, run
 from lt_utils.networks import NETWORKS
-from lt_utils.notebook import accuracies, best_supermasks, conclude, export, publish, sample_weights
+from lt_utils.notebook import accuracies, best_supermasks, conclude, export, full, publish, sample_weights
 from lt_utils.profiles import PROFILES, settings
 from lt_utils.runs import Run, sweep
+from lt_utils.scorecard import counts, supermasks, verdicts
 from lt_utils.tickets import load_ticket, save_ticket
 
 __all__ = [
@@ -25,13 +26,17 @@ __all__ = [
     "accuracies",
     "best_supermasks",
     "conclude",
+    "counts",
     "execute",
     "export",
+    "full",
     "load_ticket",
     "publish",
     "run",
     "sample_weights",
     "save_ticket",
     "settings",
+    "supermasks",
     "sweep",
+    "verdicts",
 ]

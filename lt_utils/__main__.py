@@ -3,9 +3,7 @@
 import argparse
 import sys
 
-import pandas as pd
-
-from lt_utils import plan, readme
+from lt_utils import plan, readme, scorecard
 from lt_utils.data import DataError, arrays
 from lt_utils.notebook import draw, figures_folder, results_folder
 from lt_utils.plots import FIGURES
@@ -24,20 +22,16 @@ def figures(profile: str) -> None:
 
 def summary(profile: str) -> None:
     """Print what was found: the verdicts of all notebooks, and where the figures lie."""
-    tables = [pd.read_csv(path) for path in sorted(results_folder(profile).glob("*_claims.csv"))]
-    if not tables:
-        sys.exit(f"nothing found yet at {results_folder(profile)}: run `make reproduce PROFILE={profile}`.")
-    found = pd.concat(tables, ignore_index=True)
+    found = scorecard.verdicts(profile)
     found["interval"] = [f"{row.low:+.1f} to {row.high:+.1f}" for row in found.itertuples()]
     print(
-        found[["network", "source", "claim", "difference", "interval", "verdict"]]
+        found[["network", "source", "claim", "difference", "interval", "verdict", "verdict_holm"]]
         .round(1)
-        .to_string(index=False, justify="left")
+        .to_string(index=False, justify="left", na_rep="")
     )
-    counts = found["verdict"].value_counts()
+    print(f"\n{scorecard.supermasks(profile).to_string(na_rep='')}\n\n{scorecard.counts(found).to_string()}")
     print(
-        f"\n{', '.join(f'{n} {v}' for v, n in counts.items())} "
-        "(differences in points of test accuracy, 95 % intervals over seeds)\n"
+        "\n(differences in points of test accuracy, 95 % intervals over seeds)\n"
         f"figures: {figures_folder(profile)}\ntables and executed notebooks: {results_folder(profile)}"
     )
 

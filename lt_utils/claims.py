@@ -1,37 +1,63 @@
-"""The papers' claims and the test that decides each: one number per seed, a t interval over seeds, a verdict.
+"""The papers' claims and the test that decides each: one number per seed, a paired t test over seeds, a verdict.
 
-A claim compares the test accuracy of two groups of runs over a range of weights remaining, seed by seed. Its range and
-its margin are fixed here. Two were set after a first look at `quick`: the range of "zero beats init", and ABOUT.
-`judge` turns a notebook's table into the verdicts that it ends with.
+A claim compares a measure (test accuracy, unless it says otherwise) of two groups of runs over a range of weights
+remaining, seed by seed. Ranges and margins are fixed here. Two were set after a first look at FC at `quick`: the range
+of "zero beats init", and ABOUT. `judge` turns a notebook's table into the verdicts that it ends with, each on its own;
+`scorecard` puts all together and adjusts for their number after Holm.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
-from lt_utils.plots import variant
+from lt_utils.plots import networks_of, variant
 
 Filter = dict[str, Any]
 DEEP = (0.0, 5.0)  # "as pruning deepens": at most 5 % of the weights remain
+MODERATE = (20.0, 80.0)
+EVERYWHERE = (0.0, 100.0)
+LEVEL = 0.05
+FC, CONV = ("fc",), ("conv2", "conv4", "conv6")
+# Zhou et al. 2019, table of supermasks: best test accuracy in % over any prune percentage. Only the column "DWR, signed
+# const" and the figures of the abstract (FC 86, Conv6 24 and 41) are confirmed by a second source.
+COLUMNS = ("mask, w_i", "mask, signed const", "learned, w_i", "learned, signed const", "DWR, w_i", "DWR, signed const",
+           "trained weights")  # fmt: skip
+PAPER = {
+    "fc": (79.3, 86.3, 95.3, 96.4, 97.8, 98.0, 97.7),
+    "conv2": (22.3, 37.4, 64.4, 66.3, 65.0, 66.0, 69.2),
+    "conv4": (23.7, 39.7, 65.4, 66.2, 71.7, 72.5, 75.4),
+    "conv6": (24.0, 41.0, 65.3, 65.4, 76.3, 76.5, 78.3),
+}
+KINDS_OF_WEIGHTS = {"rewind": "initial weights", "constant_same_sign": "the signed constant"}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`runs` does better than `than` (or, given a margin of equality, as well) within a range of weights remaining.
+    """`runs` has more of a measure than `than` (or, given a margin of equality, as much) within a range of weights
+    remaining.
 
-    `than` is a filter of runs, or a number: an accuracy in percent that `runs` reaches at its best. With `best`, each
-    seed counts with its best point in the range instead of the mean over it.
+    `than` is a filter of runs, or a figure in percent, or the papers' figure per network. With `best`, each seed counts
+    with its best point in the range instead of the mean over it. `missing` says why a claim is not tested.
     """
 
     section: str
     statement: str
     runs: Filter
     than: Filter | float
-    remaining: tuple[float, float] = (0.0, 100.0)  # percent
-    equal_within: float | None = None  # points
+    remaining: tuple[float, float] = EVERYWHERE  # percent
+    equal_within: float | dict[str, float] | None = None  # points; or by network
     best: bool = False
+    measure: str = "test_accuracy"
+    than_remaining: tuple[float, float] | None = None  # where it differs from `remaining`
+    networks: tuple[str, ...] = (*FC, *CONV)
+    figures: dict[str, float] | None = None  # the paper's, by network, instead of `than`
+    missing: str = ""
+
+    def margin(self, network: str) -> float | None:
+        """The margin of equality in points, or None for "more than"."""
+        return self.equal_within[network] if isinstance(self.equal_within, dict) else self.equal_within
 
 
 def _better(section: str, runs: Filter, than: Filter, remaining: tuple[float, float] = DEEP, **more: Any) -> Claim:
@@ -41,28 +67,51 @@ def _better(section: str, runs: Filter, than: Filter, remaining: tuple[float, fl
     return Claim(section, f"{a} {how} {b}", runs, than, remaining, **more)
 
 
-ABOUT = 10.0  # points: what "about" means of the accuracy of a found supermask
+def _figure(section: str, statement: str, runs: Filter, column: str, margin: float | dict[str, float]) -> Claim:
+    """ "The accuracy is the paper's", of its table of supermasks."""
+    figures = {network: row[COLUMNS.index(column)] for network, row in PAPER.items()}
+    return Claim(section, statement, runs, 0.0, equal_within=margin, best=True, figures=figures)
+
+
+ABOUT = {"fc": 10.0} | dict.fromkeys(CONV, 5.0)  # points: what "about" means of a found supermask; chance is 10 %
+NEAR = 2.0  # points within which a learned supermask has the paper's accuracy
 CLOSE = 1.0  # points of test accuracy within which two ways count as equally good
 TICKET, DENSE = {"variant": "winning ticket (iterative)"}, {"kind": "train", "round": 0}
+REINIT, RANDOM = {"variant": "ticket's mask, random reinit"}, {"variant": "random mask"}
 CLAIMS: dict[str, list[Claim]] = {
     "00_lottery_tickets": [
-        Claim(
-            "LTH",
-            "winning tickets match the dense network (3.5 % to 20 % of the weights)",
-            TICKET,
-            {"round": 0},
-            (3.5, 20.0),
-            CLOSE,
-        ),
-        _better("LTH", TICKET, {"variant": "ticket's mask, random reinit"}),
-        _better("LTH", TICKET, {"variant": "random mask"}),
+        Claim("LTH", "winning tickets match the dense network (3.5 % to 20 % of the weights)", TICKET, {"round": 0},
+              (3.5, 20.0), CLOSE),
+        Claim("LTH", "winning tickets exceed the dense network at moderate pruning (20 % to 80 %)", TICKET,
+              {"round": 0}, MODERATE),
+        Claim("LTH", "accuracy falls again at the deepest pruning (below 2 %, against 20 % to 80 %)", TICKET, TICKET,
+              MODERATE, than_remaining=(0.0, 2.0)),
+        Claim("LTH", "winning tickets stop earlier than the dense network (20 % to 80 %; iterations)", {"round": 0},
+              TICKET, MODERATE, measure="best_iteration"),
+        _better("LTH", TICKET, REINIT),
+        _better("LTH", TICKET, RANDOM),
+        Claim("LTH", "winning tickets learn faster than with random reinit (mean validation accuracy)", TICKET, REINIT,
+              DEEP, measure="mean_validation_accuracy"),
+        Claim("LTH", "winning tickets learn faster than random masks (mean validation accuracy)", TICKET, RANDOM, DEEP,
+              measure="mean_validation_accuracy"),
+        Claim("LTH", "one-shot pruning finds tickets, too (20 % to 80 %: as good as the dense network)",
+              {"variant": "one-shot ticket"}, {"round": 0}, MODERATE, CLOSE),
         _better("LTH", TICKET, {"variant": "one-shot ticket"}),
+        Claim("LTH", "the gap between training and test accuracy is smaller for winning tickets (3.5 % to 20 %)",
+              {"round": 0}, TICKET, (3.5, 20.0), measure="gap"),
+        Claim("LTH", "dropout raises accuracy and goes well with tickets", {}, 0.0, networks=CONV,
+              missing="dropout is not built"),
+        Claim("LTH", "a ticket's weights end farther from their start than the others", {}, 0.0,
+              missing="distances are not recorded"),
+        Claim("LTH", "noise of 2-3 sigma on the initial weights undoes a ticket, 0.5 sigma doesn't", {}, 0.0,
+              missing="noise is not built"),
     ],
     "01_mask_criteria": [
         *(
             _better("DLT 2", {"criterion": name}, {"criterion": "large_final"}, equal_within=CLOSE)
             for name in ("magnitude_increase", "movement")
         ),
+        _better("DLT 2 (?)", {"criterion": "magnitude_increase"}, {"criterion": "large_final"}, networks=CONV),
         *(
             _better("DLT 2", {"criterion": name}, {"criterion": "random"})
             for name in ("large_final", "magnitude_increase", "movement", "large_init_large_final")
@@ -89,113 +138,126 @@ CLAIMS: dict[str, list[Claim]] = {
         *(_better("DLT 4", {"mask0": "variant_1"}, {"mask0": name}) for name in ("control_random", "control_reverse")),
     ],
     "04_supermasks": [
-        Claim(
-            "DLT 5",
-            f"{name} masks on {words} give about {paper:g} % untrained (+- {ABOUT:g})",
-            {"criterion": name, "mask1": action},
-            paper,
-            equal_within=ABOUT,
-            best=True,
-        )
-        for name, action, words, paper in (
-            ("large_final", "rewind", "initial weights", 40.0),
-            ("large_final_same_sign", "rewind", "initial weights", 80.0),
-            ("large_final_same_sign", "constant_same_sign", "the signed constant", 86.0),
-        )
-    ]
-    + [
-        Claim(
-            "DLT 5",
-            "large_final_same_sign beats large_final, untrained",
-            {"criterion": "large_final_same_sign"},
-            {"criterion": "large_final"},
-            best=True,
+        Claim("DLT 5", "large_final masks on initial weights give about 40 % untrained (+- 10)",
+              {"criterion": "large_final", "mask1": "rewind"}, 40.0, equal_within=10.0, best=True, networks=FC),
+        *(
+            _figure(
+                "DLT 5",
+                f"large_final_same_sign masks on {words} give about the paper's accuracy untrained "
+                f"(+- {ABOUT['fc']:g}; conv {ABOUT['conv2']:g})",
+                {"criterion": "large_final_same_sign", "mask1": action},
+                column,
+                ABOUT,
+            )
+            for action, words, column in (
+                ("rewind", "initial weights", "mask, w_i"),
+                ("constant_same_sign", "the signed constant", "mask, signed const"),
+            )
         ),
-        Claim(
-            "DLT 5",
-            "the signed constant beats the initial weights (large_final_same_sign, untrained)",
-            {"criterion": "large_final_same_sign", "mask1": "constant_same_sign"},
-            {"criterion": "large_final_same_sign", "mask1": "rewind"},
-            best=True,
-        ),
-        Claim("DLT 5", "random masks stay near chance (10 % +- 5)", {"criterion": "random"}, 10.0, equal_within=5.0),
-        Claim(
-            "DLT 5",
-            "large_final_diff_sign masks stay near chance (10 % +- 5)",
-            {"criterion": "large_final_diff_sign"},
-            10.0,
-            (0.0, 99.0),
-            equal_within=5.0,
+        Claim("DLT 5", "large_final_same_sign beats large_final, untrained", {"criterion": "large_final_same_sign"},
+              {"criterion": "large_final"}, best=True),
+        Claim("DLT 5", "the signed constant beats the initial weights (large_final_same_sign, untrained)",
+              {"criterion": "large_final_same_sign", "mask1": "constant_same_sign"},
+              {"criterion": "large_final_same_sign", "mask1": "rewind"}, best=True),
+        *(
+            Claim("DLT 5", f"{name} masks stay near chance (10 % +- 5)", {"criterion": name}, 10.0, (0.0, 99.0),
+                  equal_within=5.0)
+            for name in ("random", "large_final_diff_sign", "magnitude_increase_diff_sign")
         ),
     ],
     "05_learned_supermasks": [
-        Claim(
-            "DLT 5.2",
-            "learned supermasks reach 95 % (initial weights)",
-            {"kind": "learned", "mask1": "rewind", "dwr": False},
-            95.0,
+        *(
+            _figure(
+                "DLT 5.2",
+                f"supermasks learned {'with DWR ' * dwr}on {words} have the paper's accuracy (+- {NEAR:g})",
+                {"kind": "learned", "mask1": action, "dwr": dwr},
+                f"{'DWR' if dwr else 'learned'}, {'w_i' if action == 'rewind' else 'signed const'}",
+                NEAR,
+            )
+            for dwr in (False, True)
+            for action, words in KINDS_OF_WEIGHTS.items()
         ),
+        Claim("DLT 5.2", "learned supermasks beat found ones (95 %, initial weights)",
+              {"kind": "learned", "mask1": "rewind", "dwr": False}, 95.0, networks=FC),
         Claim("DLT 5.2", "DWR raises accuracy", {"kind": "learned", "dwr": True}, {"kind": "learned", "dwr": False}),
-        Claim(
-            "DLT 5.2",
-            "the signed constant raises accuracy (no DWR)",
-            {"kind": "learned", "mask1": "constant_same_sign", "dwr": False},
-            {"kind": "learned", "mask1": "rewind", "dwr": False},
-        ),
-        Claim(
-            "DLT 5.2",
-            "DWR and signed constant match trained weights",
-            {"kind": "learned", "mask1": "constant_same_sign", "dwr": True},
-            DENSE,
-            equal_within=CLOSE,
-        ),
+        Claim("DLT 5.2", "the signed constant raises accuracy (no DWR)",
+              {"kind": "learned", "mask1": "constant_same_sign", "dwr": False},
+              {"kind": "learned", "mask1": "rewind", "dwr": False}),
+        Claim("DLT 5.2", "DWR and signed constant match trained weights",
+              {"kind": "learned", "mask1": "constant_same_sign", "dwr": True}, DENSE, equal_within=CLOSE, networks=FC),
     ],
-}
+}  # fmt: skip
 
 
-def _per_seed(claim: Claim, which: Filter, table: pd.DataFrame) -> pd.Series:
-    """One number per seed: the mean (or best) test accuracy in the range; round 0 alone has no range."""
+def _per_seed(claim: Claim, which: Filter, remaining: tuple[float, float], table: pd.DataFrame) -> pd.Series:
+    """One number per seed: the mean (or best) measure in the range; round 0 alone has no range."""
     here = table.loc[(table[list(which)] == pd.Series(which)).all(axis=1)]
     if which.get("round") != 0:
-        here = here[here["weights_remaining"].between(*claim.remaining)]
-    grouped = here.groupby("seed")["test_accuracy"]
+        here = here[here["weights_remaining"].between(*remaining)]
+    grouped = here.groupby("seed")[claim.measure]
     return grouped.max() if claim.best else grouped.mean()
 
 
-def verdict(low: float, high: float, margin: float | None) -> str:
-    """What an interval of a difference says: of "greater than 0", or of "equal within the margin"."""
+def _test(values: pd.Series, margin: float | None) -> tuple[float, str]:
+    """p of a t test over seeds of "greater than 0" (two-sided) or of "equal within the margin" (two one-sided tests;
+    or that the margin is exceeded), whichever way the seeds point, and that way."""
+    n = len(values)
+    if n < 2 or not values.sem():
+        return 1.0, "inconclusive"
     if margin is None:
-        return "reproduced" if low > 0 else "contradicted" if high < 0 else "inconclusive"
-    if -margin <= low and high <= margin:
-        return "reproduced"
-    return "contradicted" if low > margin or high < -margin else "inconclusive"
+        p = 2 * stdtr(n - 1, -abs(values.mean()) / values.sem())
+        return p, "reproduced" if values.mean() > 0 else "contradicted"
+    inside = (margin - abs(values.mean())) / values.sem()  # the nearer of the two bounds
+    p_equal, p_unequal = stdtr(n - 1, -inside), 2 * stdtr(n - 1, inside)
+    return (p_equal, "reproduced") if p_equal < p_unequal else (min(p_unequal, 1.0), "contradicted")
+
+
+def verdict(p: float, direction: str) -> str:
+    """What a test says at the 5 % level."""
+    return direction if p < LEVEL else "inconclusive"
 
 
 def judge(notebook: str, table: pd.DataFrame) -> pd.DataFrame:
-    """A row per claim and network: mean difference in points, its 95 % paired t interval over seeds, the verdict.
+    """A row per claim and network: mean difference in points, its 95 % paired t interval over seeds, the test's p, and
+    the verdict of the claim on its own.
 
-    With fewer than two seeds there is no interval, and the verdict is "inconclusive"; without runs it is "not run".
+    With fewer than two seeds the verdict is "inconclusive"; without runs it is "not run".
     """
     rows = []
     table = table.assign(variant=table.apply(variant, axis=1))
-    for network, here in table.groupby("network"):
+    if "train_accuracy" in table:
+        table["gap"] = table["train_accuracy"] - table["test_accuracy"]
+    for network in networks_of(table):
+        here = table[table["network"] == network]
         for claim in CLAIMS[notebook]:
-            ours = _per_seed(claim, claim.runs, here)
-            than = claim.than if isinstance(claim.than, float) else _per_seed(claim, claim.than, here)
+            if network not in claim.networks:
+                continue
+            ours = than = pd.Series(dtype=float)
+            if not claim.missing:
+                ours = _per_seed(claim, claim.runs, claim.remaining, here)
+                than = claim.figures[network] if claim.figures else claim.than
+                if isinstance(than, dict):
+                    than = _per_seed(claim, than, claim.than_remaining or claim.remaining, here)
             difference = (ours - than).dropna()
             low, high = _interval(difference)
-            decided = verdict(low, high, claim.equal_within) if len(difference) else "not run"
+            margin = claim.margin(network)
+            p, direction = _test(difference, margin)
             rows.append(
                 {
                     "network": network,
                     "source": claim.section,
-                    "claim": claim.statement,
-                    "accuracy": ours.mean(),
+                    "claim": claim.statement + (f" [{claim.missing}]" if claim.missing else ""),
+                    "ours": ours.mean(),
+                    "beside": than if isinstance(than, float) else than.mean(),
                     "difference": difference.mean(),
                     "low": low,
                     "high": high,
+                    "margin": margin,
+                    "unit": "iterations" if claim.measure == "best_iteration" else "points",
                     "seeds": len(difference),
-                    "verdict": decided,
+                    "p": p if len(difference) else float("nan"),
+                    "direction": direction if len(difference) else "",
+                    "verdict": verdict(p, direction) if len(difference) else "not run",
                 }
             )
     return pd.DataFrame(rows)
@@ -205,5 +267,21 @@ def _interval(values: pd.Series) -> tuple[float, float]:
     """95 % t interval of the mean; unbounded for fewer than two values."""
     if len(values) < 2:
         return -float("inf"), float("inf")
-    half = stdtrit(len(values) - 1, 0.975) * values.sem()
+    half = stdtrit(len(values) - 1, 1 - LEVEL / 2) * values.sem()
     return values.mean() - half, values.mean() + half
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """p values adjusted for their number after Holm (1979); those that are not numbers don't count."""
+    ordered = p.dropna().sort_values()
+    factors = range(len(ordered), 0, -1)
+    return (ordered * factors).cummax().clip(upper=1.0).reindex(p.index)
+
+
+def scorecard(judged: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts of all notebooks, adjusted for their number: columns `p_holm` and `verdict_holm` are added."""
+    adjusted = holm(judged["p"])
+    verdicts = [
+        "not run" if pd.isna(p) else verdict(p, direction) for p, direction in zip(adjusted, judged["direction"])
+    ]
+    return judged.assign(p_holm=adjusted, verdict_holm=verdicts)

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from lt_utils import claims, plots, store, tables, tickets
 from lt_utils.data import ROOT
@@ -57,7 +58,12 @@ def conclude(name: str, table: pd.DataFrame, settings: Settings) -> pd.DataFrame
     """The verdicts on a notebook's claims, kept as results/LABEL/NAME_claims.csv; formatted for reading."""
     found = claims.judge(name, table)
     save_table(f"{name}_claims", found, settings)
-    return found.round(2)
+    return found.drop(columns=["margin", "unit", "direction"]).round(3)
+
+
+def full(table: pd.DataFrame) -> Styler:
+    """A table shown with all of its rows and words, numbers to two digits."""
+    return table.style.format(precision=2, na_rep="").hide(axis="index")
 
 
 def sample_weights(

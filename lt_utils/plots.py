@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
+from lt_utils.networks import NETWORKS
 
 REMAINING, ACCURACY = "weights remaining (%)", "test accuracy (%)"
 FAMILIES = {
@@ -38,6 +39,11 @@ GREY = (REFERENCE, "random mask")
 VARIANTS = ("winning ticket (iterative)", "one-shot ticket", "ticket's mask, random reinit", "random mask")
 BASELINES = ("large_final", "rewind", "zero", VARIANTS[0])
 WEIGHTS = {"rewind": "initial weights", "constant_same_sign": "signed constant"}
+
+
+def networks_of(table: pd.DataFrame) -> list[str]:
+    """The networks of a table, in the paper's order."""
+    return [name for name in NETWORKS if name in set(table["network"])]
 
 
 def _range(values: pd.Series) -> tuple[float, float]:
@@ -69,7 +75,8 @@ def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> li
     """Per network, a list of (network, title, names): a panel per family, or one for all names if they are few. Names
     that `families` does not know come in a panel of their own."""
     rows = []
-    for network, here in table.groupby("network", sort=False):
+    for network in networks_of(table):
+        here = table[table["network"] == network]
         present = list(dict.fromkeys(here[hue]))
         known = {name for names in families.values() for name in names} | {REFERENCE}
         others = {"others": [name for name in present if name not in known]}
@@ -171,7 +178,7 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
         "best_iteration": "iteration of early stopping\n(lowest validation loss)",
         "gap": "training minus test accuracy (points)",
     }
-    networks = table["network"].unique()
+    networks = networks_of(table)
     size = (19, 4.6 * len(networks))
     figure, grid = plt.subplots(len(networks), 4, figsize=size, squeeze=False, layout="constrained")
     for network, row in zip(networks, grid):
@@ -248,7 +255,7 @@ def learned_supermasks(table: pd.DataFrame) -> Figure:
     label = learned["mask1"].map(WEIGHTS) + learned["dwr"].map({True: ",\nDWR", False: ""})
     every = pd.concat([learned.assign(label=label), table[table["kind"] == "train"].assign(label="trained\nweights")])
     order = [f"{name}{dwr}" for dwr in ("", ",\nDWR") for name in WEIGHTS.values()] + ["trained\nweights"]
-    networks = every["network"].unique()
+    networks = networks_of(every)
     figure, grid = plt.subplots(1, len(networks), figsize=(7 * len(networks), 4.6), squeeze=False, layout="constrained")
     for network, axes in zip(networks, grid[0]):
         here = every[every["network"] == network]
@@ -286,6 +293,38 @@ def learned_supermasks(table: pd.DataFrame) -> Figure:
     return figure
 
 
+VERDICT_COLOURS = {"reproduced": "#0072B2", "contradicted": "#D55E00", "inconclusive": "0.5"}
+
+
+def scorecard(table: pd.DataFrame) -> Figure:
+    """Every claim's difference in points with its 95 % interval over seeds, coloured by its verdict; filled where the
+    verdict survives the adjustment for the number of claims. Grey bars are margins of equality."""
+    here = table[(table["unit"] == "points") & (table["seeds"] > 0)].iloc[::-1].reset_index(drop=True)
+    figure, axes = plt.subplots(figsize=(11, 1.6 + 0.27 * max(4, len(here))), layout="constrained")
+    reach = 1.3 * max(2.0, here["difference"].abs().max() if len(here) else 0.0)
+    for i, row in here.iterrows():
+        colour = VERDICT_COLOURS[row["verdict"]]
+        if row["margin"] == row["margin"]:
+            axes.barh(i, 2 * row["margin"], left=-row["margin"], height=0.8, color="0.9", zorder=0)
+        low, high = max(row["low"], -reach), min(row["high"], reach)
+        axes.plot([low, high], [i, i], color=colour, linewidth=1.6, solid_capstyle="butt")
+        filled = row["verdict_holm"] == row["verdict"] and row["verdict"] != "inconclusive"
+        axes.plot(row["difference"], i, "o", color=colour, markerfacecolor=colour if filled else "white", markersize=5)
+    for verdict, colour in VERDICT_COLOURS.items():
+        axes.plot([], [], "o-", color=colour, markerfacecolor="white", label=verdict)
+    axes.plot([], [], "o", color="black", label="filled: also after Holm")
+    names = [f"{_title(row.network)}: {row.claim}" for row in here.itertuples()]
+    axes.set_yticks(range(len(here)), names, fontsize=7.5)
+    axes.set_xscale("symlog", linthresh=1)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.set(xlim=(-reach, reach), ylim=(-0.8, len(here) - 0.2))
+    axes.set_xlabel("difference (points), mean over seeds and 95 % interval")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=8)
+    return figure
+
+
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "00_lottery_tickets": ticket_curves,
     "01_mask_criteria": partial(pruning_curves, hue="criterion", panels=FAMILIES),
@@ -294,4 +333,5 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "03_mask0_actions": partial(pruning_curves, hue="mask0", panels={"": list(MASK0_ACTIONS)}),
     "04_supermasks": found_supermasks,
     "05_learned_supermasks": learned_supermasks,
+    "06_scorecard": scorecard,
 }

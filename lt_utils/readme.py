@@ -6,21 +6,12 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+from lt_utils import scorecard
 from lt_utils.data import ROOT
 from lt_utils.notebook import figures_folder, results_folder
 
 LABEL = "reference"
 BEGIN, END = "<!-- tables: written by `make readme` -->", "<!-- end of tables -->"
-COLUMNS = ["mask, w_i", "mask, signed const", "learned, w_i", "learned, signed const", "DWR, w_i", "DWR, signed const",
-           "trained weights"]  # fmt: skip
-# Zhou et al. 2019, table of supermasks: best test accuracy in % over any prune percentage. Only the column "DWR, signed
-# const" and the figures of the abstract (FC 86, Conv6 24 and 41) are confirmed by a second source.
-PAPER = {
-    "fc": (79.3, 86.3, 95.3, 96.4, 97.8, 98.0, 97.7),
-    "conv2": (22.3, 37.4, 64.4, 66.3, 65.0, 66.0, 69.2),
-    "conv4": (23.7, 39.7, 65.4, 66.2, 71.7, 72.5, 75.4),
-    "conv6": (24.0, 41.0, 65.3, 65.4, 76.3, 76.5, 78.3),
-}
 
 
 def collect(profile: str) -> None:
@@ -45,40 +36,27 @@ def _without_timings(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def supermasks() -> pd.DataFrame:
-    """Best test accuracy of supermasks in %, ours and the paper's, a row per network and source."""
-    found = pd.read_csv(results_folder(LABEL) / "04_supermasks.csv")
-    learned = pd.read_csv(results_folder(LABEL) / "05_learned_supermasks.csv")
-    best = (
-        found.groupby(["network", "criterion", "mask1", "seed"])["test_accuracy"].max().groupby(level=[0, 1, 2]).mean()
-    )
-    mean = learned.groupby(["network", "kind", "dwr", "mask1"])["test_accuracy"].mean()
-    rows = {}
-    for network in found["network"].unique():
-        kinds = [
-            (network, "learned", dwr, action) for dwr in (False, True) for action in ("rewind", "constant_same_sign")
-        ]
-        masks = [best[network].unstack("mask1")[action].max() for action in ("rewind", "constant_same_sign")]
-        ours = [*masks, *(mean[kind] for kind in kinds), mean[network, "train", False, "rewind"]]
-        rows[f"{network}, here"] = [f"{value:.1f}" for value in ours]
-        rows[f"{network}, paper"] = [f"{value:.1f}" for value in PAPER[network]]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
-
-
 def _markdown(table: pd.DataFrame) -> str:
     lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def tables() -> str:
-    """The README's tables, in Markdown."""
-    claims = pd.concat([pd.read_csv(path) for path in sorted(results_folder(LABEL).glob("*_claims.csv"))])
-    claims["difference (95 % interval)"] = [
-        f"{r.difference:+.1f} ({r.low:+.1f} to {r.high:+.1f})" for r in claims.itertuples()
-    ]
-    masks = supermasks().rename_axis("network").reset_index()
-    shown = claims[["network", "source", "claim", "difference (95 % interval)", "seeds", "verdict"]]
-    return f"{_markdown(shown)}\n\n{_markdown(masks)}"
+    """The README's tables, in Markdown: the count of verdicts, the supermasks beside the paper's, and every verdict."""
+    judged = scorecard.verdicts(LABEL)
+    interval = "difference (95 % interval)"
+    judged[interval] = [
+        "" if pd.isna(row.difference)
+        else f"{row.difference:+.1f}" + ("" if row.seeds < 2 else f" ({row.low:+.1f} to {row.high:+.1f})")
+        for row in judged.itertuples()
+    ]  # fmt: skip
+    judged = judged.rename(columns={"verdict_holm": "after Holm"})
+    shown = judged[["network", "source", "claim", interval, "seeds", "verdict", "after Holm"]]
+    counted = scorecard.counts(scorecard.verdicts(LABEL))
+    counted.columns = [f"{verdict}, {how}" for how, verdict in counted.columns]
+    masks = scorecard.supermasks(LABEL).map(lambda value: "" if pd.isna(value) else f"{value:.1f}")
+    masks.insert(0, "network", [", ".join(index) for index in masks.index])
+    return "\n\n".join([_markdown(masks), _markdown(counted.reset_index()), _markdown(shown)])
 
 
 def render(text: str) -> str:

@@ -17,12 +17,12 @@ import torch
 from lt_utils import data, store
 from lt_utils.networks import NETWORKS, Network, initial_weights
 from lt_utils.runs import Run
-from lt_utils.trainees import DTYPES, Scores, Start, Weights
+from lt_utils.trainees import DTYPES, Scores, Start, Trainee, Weights
 from lt_utils.training import CONV_BATCH_CPU, batches, evaluation_iterations, step
 
 STACKS = {"dense": (8, 16, 32), "conv": (1, 4)}  # what is tried on a CPU; a GPU takes what fits its memory
 GPU_STACK = 512
-WORTH_MEASURING = 5e12  # FLOP of a group of runs: half a minute or more, where measuring takes a few seconds
+WORTH_MEASURING = 2e12  # FLOP of a group of runs: ten seconds or more, where measuring takes a few seconds
 SECONDS = 0.4  # of one measurement, after a step to warm up
 ASSUMED = {"cpu": 1e11, "cuda": 1e13}  # FLOP/s before anything is measured
 
@@ -64,12 +64,17 @@ def stack_limit(run: Run, device: str) -> int:
     return max(1, int(0.6 * free / memory(run)))
 
 
-def stepper(run: Run, networks: int, device: str) -> Iterator[int]:
-    """The project's own training, without end: each `next` does a step of `networks` networks."""
+def sample(run: Run, networks: int, device: str) -> tuple[list[Run], Trainee]:
+    """A stack to measure with: half of the weights of every network are trained."""
     runs = [replace(run, seed=run.seed + i) for i in range(networks)]
     start = [w.to(device).expand(networks, *w.shape).clone() for w in initial_weights(run.network, run.seed)]
     masks = [torch.rand(w.shape, device=device) < 0.5 for w in start]
-    trainee = (Scores if run.kind == "learned" else Weights)(runs, Start(start, masks))
+    return runs, (Scores if run.kind == "learned" else Weights)(runs, Start(start, masks))
+
+
+def stepper(run: Run, networks: int, device: str) -> Iterator[int]:
+    """The project's own training, without end: each `next` does a step of `networks` networks."""
+    runs, trainee = sample(run, networks, device)
     split = data.load(NETWORKS[run.network].dataset, device, DTYPES[run.precision]).train
     per_epoch = len(split.labels) // run.batch
     for iteration in itertools.count():

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lt_utils.claims import Claim, _interval, judge, verdict
+from lt_utils.claims import CLAIMS, PAPER, Claim, _interval, _test, holm, judge, scorecard, verdict
 
 
 @pytest.fixture
@@ -43,19 +43,46 @@ def test_one_seed_decides_nothing(table):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "margin", "expected"),
+    ("values", "margin", "expected"),
     [
-        (0.1, 2, None, "reproduced"),
-        (-2, -0.1, None, "contradicted"),
-        (-1, 1, None, "inconclusive"),
-        (-0.5, 0.5, 1.0, "reproduced"),
-        (1.1, 3, 1.0, "contradicted"),
-        (-3, -1.1, 1.0, "contradicted"),
-        (0.5, 1.5, 1.0, "inconclusive"),
+        ([0.9, 1.0, 1.1], None, "reproduced"),
+        ([-0.9, -1.0, -1.1], None, "contradicted"),
+        ([-1, 0.5, 1], None, "inconclusive"),
+        ([-0.1, 0.0, 0.2], 1.0, "reproduced"),
+        ([2.0, 2.1, 2.2], 1.0, "contradicted"),
+        ([-2.0, -2.1, -2.2], 1.0, "contradicted"),
+        ([0.2, 1.0, 1.6], 1.0, "inconclusive"),
+        ([3.0], None, "inconclusive"),
     ],
 )
-def test_verdicts(low, high, margin, expected):
-    assert verdict(low, high, margin) == expected
+def test_verdicts(values, margin, expected):
+    assert verdict(*_test(pd.Series(values, dtype=float), margin)) == expected
+
+
+def test_p_is_that_of_the_paired_t_test():
+    from scipy.stats import ttest_1samp
+
+    values = pd.Series([0.3, 1.1, -0.2, 0.9, 0.5])
+    assert _test(values, None)[0] == pytest.approx(ttest_1samp(values, 0).pvalue)
+    inside = ttest_1samp(values, 2.0, alternative="less").pvalue  # the mean is below 2, and far above -2
+    assert _test(values, 2.0)[0] == pytest.approx(inside)
+
+
+def test_holm_adjusts_for_the_number_of_claims_that_were_tested():
+    adjusted = holm(pd.Series([0.01, float("nan"), 0.04, 0.03]))
+    assert adjusted.tolist()[0] == pytest.approx(0.03)
+    assert adjusted.tolist()[2:] == pytest.approx([0.06, 0.06])  # 0.03 x 2, and no smaller than that before it
+    assert adjusted.isna().tolist() == [False, True, False, False]
+    judged = pd.DataFrame({"p": [0.01, float("nan"), 0.04], "direction": ["reproduced", "", "contradicted"]})
+    assert scorecard(judged)["verdict_holm"].tolist() == ["reproduced", "not run", "contradicted"]
+
+
+def test_every_claim_that_is_not_built_says_so_and_none_is_twice():
+    every = [claim for claims in CLAIMS.values() for claim in claims]
+    assert all(claim.missing or claim.runs for claim in every)
+    for network in PAPER:
+        statements = [claim.statement for claim in every if network in claim.networks]
+        assert len(statements) == len(set(statements))
 
 
 def test_the_interval_is_the_t_interval():
@@ -78,6 +105,6 @@ def test_a_claim_with_a_goal_counts_each_seeds_best():
         }
     )
     row = judge("04_supermasks", table).iloc[0]
-    assert row["accuracy"] == 42
+    assert row["ours"] == 42
     assert row["difference"] == 42 - 40
     assert isinstance(Claim("", "", {}, 1.0).than, float)

@@ -1,0 +1,63 @@
+"""The replication's answer in tables: all verdicts of a profile, and its supermasks beside the paper's."""
+
+import pandas as pd
+
+from lt_utils import claims, tables
+from lt_utils.notebook import results_folder
+
+VERDICTS = ("reproduced", "contradicted", "inconclusive", "not run")
+
+
+def verdicts(label: str) -> pd.DataFrame:
+    """The verdicts of a profile's notebooks, adjusted for their number. FileNotFoundError if no notebook was run."""
+    paths = sorted(results_folder(label).glob("0[0-5]_*_claims.csv"))
+    if not paths:
+        raise FileNotFoundError(f"no verdicts in {results_folder(label)}: execute the notebooks 00 to 05 first.")
+    return claims.scorecard(pd.concat([tables.read(path) for path in paths], ignore_index=True))
+
+
+def counts(judged: pd.DataFrame) -> pd.DataFrame:
+    """How many claims have which verdict, per network: alone, and adjusted for the number of claims."""
+    alone, adjusted = (
+        judged.pivot_table(index="network", columns=name, values="claim", aggfunc="count", fill_value=0)
+        for name in ("verdict", "verdict_holm")
+    )
+    both = pd.concat({"alone": alone, "after Holm": adjusted}, axis=1)
+    return both.reindex(columns=[(a, v) for a in ("alone", "after Holm") for v in VERDICTS], fill_value=0)
+
+
+def supermasks(label: str) -> pd.DataFrame:
+    """Best test accuracy of supermasks in %, mean over seeds: per network ours, the paper's, and the difference in
+    points. The columns "mask" take the best criterion and density, as the paper's do."""
+    rows = {}
+    found, learned = (_table(label, name) for name in ("04_supermasks", "05_learned_supermasks"))
+    present = pd.concat([found["network"], learned["network"]]).unique()
+    for network in (name for name in claims.PAPER if name in present):
+        ours = pd.Series([_found(found[found["network"] == network], action) for action in claims.KINDS_OF_WEIGHTS]
+                         + _learned(learned[learned["network"] == network]), claims.COLUMNS)  # fmt: skip
+        paper = pd.Series(claims.PAPER[network], claims.COLUMNS)
+        for source, values in (("here", ours), ("paper", paper), ("difference", ours - paper)):
+            rows[network, source] = values
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(claims.COLUMNS)).astype(float).round(1)
+
+
+def _table(label: str, name: str) -> pd.DataFrame:
+    path = results_folder(label) / f"{name}.csv"
+    columns = ["network", "kind", "criterion", "mask1", "dwr", "seed", "test_accuracy"]
+    return tables.read(path) if path.exists() else pd.DataFrame(columns=columns)
+
+
+def _found(table: pd.DataFrame, action: str) -> float:
+    """The best criterion's mean over seeds of the best density."""
+    here = table[table["mask1"] == action]
+    return here.groupby(["criterion", "seed"])["test_accuracy"].max().groupby("criterion").mean().max()
+
+
+def _learned(table: pd.DataFrame) -> list[float]:
+    learned, trained = table[table["kind"] == "learned"], table[table["kind"] == "train"]
+    variants = [
+        learned[(learned["dwr"] == dwr) & (learned["mask1"] == action)]["test_accuracy"].mean()
+        for dwr in (False, True)
+        for action in claims.KINDS_OF_WEIGHTS
+    ]
+    return [*variants, trained["test_accuracy"].mean()]
