@@ -28,7 +28,7 @@ from lt_utils.trainees import DTYPES
 from lt_utils.training import evaluate
 
 REPEATS, SECONDS = 5, 0.6
-STACKS = {("cpu", "fc"): (1, 4, 16, 32, 64, 256), ("cpu", "conv"): (1, 4), ("cuda", "fc"): (1, 16, 64, 128, 256, 512),
+STACKS = {("cpu", "fc"): (1, 4, 16, 64, 256), ("cpu", "conv"): (1, 4), ("cuda", "fc"): (1, 16, 64, 128, 256, 512),
           ("cuda", "conv"): (1, 4, 16, 64, 256)}  # fmt: skip
 BATCH = {"train": 60, "learned": 250}
 WEIGHT_ACCESSES = {"train": 13, "learned": 16}  # see `traffic`
@@ -91,13 +91,29 @@ def traffic(run: Run) -> float:
     return 4 * WEIGHT_ACCESSES[run.kind] * network.weights + size * ACTIVATION_ACCESSES * run.batch * activations
 
 
-def memory_in_use(device: str) -> int:
-    """Bytes of this process, or of the GPU at its fullest since the last call."""
-    if device == "cpu":
-        return psutil.Process().memory_info().rss
-    used = torch.cuda.max_memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    return used
+def peak_memory(run: Run, networks: int, device: str) -> float:
+    """MB that a stack takes at its fullest, data set and PyTorch aside: read in a process of its own."""
+    code = f"""
+import pathlib, torch
+from lt_utils import data, speed
+from lt_utils.runs import Run
+run = Run(**{run.describe()})
+gpu = {device!r} != "cpu"
+def peak():
+    if gpu:
+        return torch.cuda.max_memory_allocated()
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+small = speed.stepper(run, 1, {device!r})
+next(small)
+before = peak()
+loop = speed.stepper(run, {networks}, {device!r})
+for _ in range(2):
+    next(loop)
+print((peak() - before) / 1e6)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=data.ROOT)
+    return float(done.stdout) if not done.returncode else float("nan")
 
 
 def bench(network: str, kind: str, device: str, rates: dict[str, float], baselines: Baselines) -> pd.DataFrame:
@@ -105,23 +121,22 @@ def bench(network: str, kind: str, device: str, rates: dict[str, float], baselin
     role, place = "fc" if network == "fc" else "conv", device.split(":", maxsplit=1)[0]
     formats = ("fp32", "bf16") if fast_precision() == "bf16" else ("fp32",)
     run = Run(network=network, kind=kind, batch=BATCH[kind], learning_rate=NETWORKS[network].learning_rate)
-    loops, memory, runs = {}, {}, {}
+    loops, numbers, runs = {}, {}, {}
     for precision in formats:
         for number in STACKS[place, role]:
             name = f"stack of {number}, {precision}"
-            runs[name], before = replace(run, precision=precision), memory_in_use(device)
+            runs[name], numbers[name] = replace(run, precision=precision), number
             if number * speed.memory(run) > 0.7 * psutil.virtual_memory().available and device == "cpu":
                 continue
             loops[name] = speed.stepper(runs[name], number, device)
             next(loops[name])
-            memory[name] = (memory_in_use(device) - (before if device == "cpu" else 0)) / 1e6
     times = {"idiomatic loop": [], "in-memory loop": [], **{name: [] for name in loops}}
     for _ in range(REPEATS):
         for name in ("idiomatic", "in-memory"):
             times[f"{name} loop"].append(baselines.measure(network, kind, name, device, SECONDS))
         for name, loop in loops.items():
             times[name].append(1000 * speed.measure(loop, device, SECONDS))
-    rows = []
+    rows, largest = [], {[name for name in loops if name.endswith(f)][-1] for f in formats}
     for name, values in times.items():
         ms, how = statistics.median(values), runs.get(name, run)
         flops, moved = speed.flops(NETWORKS[network], run.batch), traffic(how)
@@ -137,7 +152,7 @@ def bench(network: str, kind: str, device: str, rates: dict[str, float], baselin
                 "share of FLOP/s": 1e3 * flops / ms / rates[how.precision],
                 "share of bytes/s": 1e3 * moved / ms / rates["bytes"],
                 "floor ms": 1e3 * max(flops / rates[how.precision], moved / rates["bytes"]),
-                "MB": memory.get(name),
+                "peak MB": peak_memory(how, numbers[name], device) if name in largest else None,
             }
         )
     return pd.DataFrame(rows)

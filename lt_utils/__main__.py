@@ -5,6 +5,7 @@ import sys
 
 from lt_utils import plan, readme, scorecard
 from lt_utils.data import DataError, arrays
+from lt_utils.lottery import OutOfTime
 from lt_utils.notebook import draw, figures_folder, results_folder
 from lt_utils.plots import FIGURES
 from lt_utils.profiles import PROFILES
@@ -22,7 +23,10 @@ def figures(profile: str) -> None:
 
 def summary(profile: str) -> None:
     """Print what was found: the verdicts of all notebooks, and where the figures lie."""
-    found = scorecard.verdicts(profile)
+    try:
+        found = scorecard.verdicts(profile)
+    except OutOfTime as nothing_yet:
+        return print(nothing_yet)
     found["interval"] = [f"{row.low:+.1f} to {row.high:+.1f}" for row in found.itertuples()]
     print(
         found[["network", "source", "claim", "difference", "interval", "verdict", "verdict_holm"]]

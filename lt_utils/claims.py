@@ -239,7 +239,7 @@ def judge(notebook: str, table: pd.DataFrame) -> pd.DataFrame:
                 if isinstance(than, dict):
                     than = _per_seed(claim, than, claim.than_remaining or claim.remaining, here)
             difference = (ours - than).dropna()
-            low, high = _interval(difference)
+            low, high = interval(difference)
             margin = claim.margin(network)
             p, direction = _test(difference, margin)
             rows.append(
@@ -263,7 +263,7 @@ def judge(notebook: str, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _interval(values: pd.Series) -> tuple[float, float]:
+def interval(values: pd.Series) -> tuple[float, float]:
     """95 % t interval of the mean; unbounded for fewer than two values."""
     if len(values) < 2:
         return -float("inf"), float("inf")

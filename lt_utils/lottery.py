@@ -30,7 +30,12 @@ Layers = list[Tensor]
 
 
 class OutOfTime(Exception):
-    """The time budget is used up; the training's checkpoint is kept."""
+    """The time budget is used up before what is asked for is there; what was done is kept."""
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device's memory did not suffice; a CPU's says so in words only."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def default_device() -> str:
@@ -214,8 +219,8 @@ def _do_all(group: list[Run], size: int, device: str, deadline: float) -> None:
             _do(group[:size], device, deadline)
             speed.learn(group[:size], device, time.monotonic() - began)
             group = group[size:]
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not out_of_memory(error):
                 raise
             size //= 2
             torch.cuda.empty_cache()

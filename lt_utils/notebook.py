@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 
 from lt_utils import claims, plots, store, tables, tickets
 from lt_utils.data import ROOT
-from lt_utils.lottery import execute, starting_point
+from lt_utils.lottery import OutOfTime, execute, starting_point
 from lt_utils.networks import NETWORKS
 from lt_utils.profiles import Settings
 from lt_utils.runs import Run, sweep
@@ -75,7 +75,11 @@ def sample_weights(
     """
     network = settings.scale.networks[0]
     dense = next(run for run in sweep(settings) if run.round == 0 and run.network == network)
-    execute([dense], weights=True)
+    if execute([dense], weights=True):  # no time to train it
+        drawn = results_folder(settings.label) / "01_criterion_regions.csv"
+        if drawn.exists():
+            return tables.read(drawn)
+        raise OutOfTime("the dense network is not trained yet.")
     start, final, _ = store.weights(dense)
     chosen = torch.randperm(start[layer].numel(), generator=torch.Generator().manual_seed(0))[:points]
     table = pd.DataFrame({"w_i": start[layer].flatten()[chosen], "w_f": final[layer].flatten()[chosen]})

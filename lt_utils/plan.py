@@ -75,6 +75,7 @@ def seconds(words: str) -> float:
 
 def train(profile: str, only: list[str], given: list[str], budget: str | None) -> None:
     """Do what is missing of all notebooks' runs within a budget of time, and say what is left."""
+    os.environ.pop("LT_DRAW_ONLY", None)  # which is for the notebooks that come after
     if budget:
         os.environ["LT_DEADLINE"] = str(time.time() + seconds(budget))
     runs = everything(profile, only, given)

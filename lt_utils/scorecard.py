@@ -3,16 +3,17 @@
 import pandas as pd
 
 from lt_utils import claims, tables
+from lt_utils.lottery import OutOfTime
 from lt_utils.notebook import results_folder
 
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not run")
 
 
 def verdicts(label: str) -> pd.DataFrame:
-    """The verdicts of a profile's notebooks, adjusted for their number. FileNotFoundError if no notebook was run."""
+    """The verdicts of a profile's notebooks, adjusted for their number. OutOfTime if no notebook was executed."""
     paths = sorted(results_folder(label).glob("0[0-5]_*_claims.csv"))
     if not paths:
-        raise FileNotFoundError(f"no verdicts in {results_folder(label)}: execute the notebooks 00 to 05 first.")
+        raise OutOfTime(f"no verdicts in {results_folder(label)}: execute the notebooks 00 to 05 first.")
     return claims.scorecard(pd.concat([tables.read(path) for path in paths], ignore_index=True))
 
 

@@ -20,7 +20,7 @@ from lt_utils.runs import Run
 from lt_utils.trainees import DTYPES, Scores, Start, Trainee, Weights
 from lt_utils.training import CONV_BATCH_CPU, batches, evaluation_iterations, step
 
-STACKS = {"dense": (8, 16, 32), "conv": (1, 4)}  # what is tried on a CPU; a GPU takes what fits its memory
+STACKS = {"dense": (16, 32, 64), "conv": (1, 4)}  # what is tried on a CPU; a GPU takes what fits its memory
 GPU_STACK = 512
 WORTH_MEASURING = 2e12  # FLOP of a group of runs: ten seconds or more, where measuring takes a few seconds
 SECONDS = 0.4  # of one measurement, after a step to warm up

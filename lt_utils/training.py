@@ -20,7 +20,7 @@ from lt_utils.trainees import Scores, Start, Trainee, Weights
 
 TEST_MASKS = 10  # sampled masks over which a learned supermask's test accuracy is averaged (authors' code)
 EVALUATION_BATCH = 500  # images
-CONV_BATCH_CPU = 100  # larger activations no longer come from memory that glibc keeps: twice the time
+CONV_BATCH_CPU = 100  # images; larger activations leave the caches
 
 
 @dataclass

@@ -79,6 +79,9 @@ def execute(name: str, profile: str, given: list[str]) -> None:
                     extra_arguments=["--log-level=ERROR"],  # of the kernel
                 )
         except (PapermillExecutionError, DeadKernelError) as error:
+            if getattr(error, "ename", "") == "OutOfTime":
+                print(f"{name}: not yet; {error.evalue}", flush=True)
+                return
             shutil.move(aside, failed)
             died = "its kernel died, perhaps for lack of memory; what it had finished is kept."
             why = f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else died

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lt_utils.claims import CLAIMS, PAPER, Claim, _interval, _test, holm, judge, scorecard, verdict
+from lt_utils.claims import CLAIMS, PAPER, Claim, _test, holm, interval, judge, scorecard, verdict
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_every_claim_that_is_not_built_says_so_and_none_is_twice():
 
 
 def test_the_interval_is_the_t_interval():
-    low, high = _interval(pd.Series([1.0, 2.0, 3.0]))  # mean 2, s.e. 1/sqrt(3), t(0.975, 2) = 4.3027
+    low, high = interval(pd.Series([1.0, 2.0, 3.0]))  # mean 2, s.e. 1/sqrt(3), t(0.975, 2) = 4.3027
     assert (low, high) == (pytest.approx(2 - 4.30265 / 3**0.5, rel=1e-4), pytest.approx(2 + 4.30265 / 3**0.5, rel=1e-4))
 
 

@@ -9,7 +9,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from lt_utils import notebook, plots
+import lt_utils as lt
+from lt_utils import notebook, plan, plots
 from lt_utils.claims import CLAIMS
 from lt_utils.data import ROOT
 
@@ -22,7 +23,8 @@ def source(name):
 
 def test_there_is_one_notebook_per_section():
     assert [name[:2] for name in NAMES] == [f"0{i}" for i in range(len(NAMES))]
-    assert set(CLAIMS) == set(NAMES)
+    assert [*CLAIMS, "06_scorecard"] == NAMES
+    assert plan.names() == list(CLAIMS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,7 +72,7 @@ def executed(tmp_path_factory):
 def test_executed_notebooks_tables_and_figures_appear(executed):
     folder, _ = executed
     results = {path.name for path in (folder / "results" / "smoke").iterdir()}
-    assert {f"{name}.ipynb" for name in NAMES} | {f"{name}_claims.csv" for name in NAMES} <= results
+    assert {f"{name}.ipynb" for name in NAMES} | {f"{name}_claims.csv" for name in CLAIMS} <= results
     assert {f"{name}.csv" for name in plots.FIGURES} <= results
     assert not [name for name in results if "part" in name or "failed" in name]
     for name in plots.FIGURES:
@@ -113,8 +115,8 @@ def test_the_summary_prints_every_claim(executed):
         check=True,
         cwd=ROOT,
     )
-    assert sum(len(claims) for claims in CLAIMS.values()) == sum(
-        line.startswith("fc ") for line in done.stdout.splitlines()
+    assert all(
+        claim.statement in done.stdout for claims in CLAIMS.values() for claim in claims if "fc" in claim.networks
     )
     assert str(folder / "figures" / "smoke") in done.stdout
 
@@ -128,6 +130,65 @@ def test_a_misspelt_parameter_stops_with_the_right_ones(store):
     )
     assert done.returncode == 1
     assert "criteria, iterations, networks, precision, profile, rounds, seeds" in done.stderr
+
+
+def test_the_plan_reads_the_runs_that_the_notebooks_do(executed):
+    for name in CLAIMS:
+        table = pd.read_csv(executed[0] / "results" / "smoke" / f"{name}.csv")
+        assert {run.key for run in plan.notebook_runs(name, "smoke")} == set(table["key"])
+
+
+def test_the_most_valuable_runs_come_first():
+    runs = plan.everything("paper", [], ["seeds=2", "rounds=2"])
+    order = list(dict.fromkeys((run.network == "fc", run.kind) for run in runs))
+    assert order == [(True, "found"), (True, "train"), (True, "learned"), (False, "found"), (False, "learned"),
+                     (False, "train")]  # fmt: skip
+    trained = [run.network for run in runs if run.kind == "train" and run.network != "fc"]
+    assert trained == sorted(trained)
+
+
+@pytest.mark.parametrize(("words", "expected"), [("30m", 1800), ("90s", 90), ("1.5h", 5400)])
+def test_a_budget_is_a_number_and_a_unit(words, expected):
+    assert plan.seconds(words) == expected
+
+
+@pytest.mark.parametrize("words", ["30", "m", "-5m", "0s", "1d"])
+def test_a_budget_that_is_none_says_what_one_is(words):
+    with pytest.raises(ValueError, match="for example 30m"):
+        plan.seconds(words)
+
+
+def test_make_with_a_budget_stops_in_time_draws_what_is_there_and_goes_on(tmp_path):
+    """The first call has time for little, and says what is left; the next call ends the work."""
+    environment = os.environ | {
+        "LT_RESULTS": str(tmp_path / "results"),
+        "LT_FIGURES": str(tmp_path / "figures"),
+        "LT_STORE": str(tmp_path / "store"),
+    }
+    words = ["make", "reproduce", "PROFILE=smoke", f"PYTHON={sys.executable}", "ONLY=00_lottery_tickets"]
+    command = [*words, "PARAMS=iterations=1500 seeds=1"]
+    first = subprocess.run([*command, "BUDGET=4s"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr[-2000:]
+    assert "The same command goes on from there." in first.stdout
+    table = tmp_path / "results" / "smoke-custom" / "00_lottery_tickets.csv"
+    some = len(pd.read_csv(table))
+    second = subprocess.run([*command, "BUDGET=10m"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "all 8 trainings are done." in second.stdout
+    assert some < len(pd.read_csv(table)) == 12
+
+
+def test_figures_have_a_panel_for_each_network(store):
+    s = lt.settings(
+        "smoke", networks=["fc", "conv2"], iterations=2, rounds=1, levels=[0, 8], test_images=100, precision="fp32",
+        criteria=["large_final", "random"],
+    )  # fmt: skip
+    criteria = lt.run(lt.sweep(s, criterion=["large_final", "random"]))
+    found = lt.run(lt.sweep(s, kind="found", mask1=["rewind", "constant_same_sign"]))
+    for name, table in (("01_mask_criteria", criteria), ("04_supermasks", found), ("00_lottery_tickets", criteria)):
+        titles = " ".join(axes.get_title() for axes in plots.FIGURES[name](table).axes)
+        assert titles.index("FC") < titles.index("Conv2")
+    assert set(found["network"]) == {"fc", "conv2"}
+    assert criteria["test_accuracy"].between(0, 100).all()
 
 
 def test_a_failed_notebook_fails_says_why_and_leaves_no_finished_copy(store, tmp_path):

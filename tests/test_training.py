@@ -269,12 +269,15 @@ def test_cuda_agrees_with_the_cpu():
         assert a.metrics["test_accuracy"] == pytest.approx(b.metrics["test_accuracy"], abs=0.5)
 
 
-def test_out_of_memory_halves_the_stack(monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_halves_the_stack(monkeypatch, error):
     done, limit = [], 3
 
     def fake(runs, device, deadline):
         if len(runs) > limit:
-            raise torch.OutOfMemoryError
+            raise error
         done.extend(runs)
 
     monkeypatch.setattr(lottery, "_do", fake)

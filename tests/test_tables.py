@@ -1,0 +1,71 @@
+"""Tables: one format, a schema on the way in and out, and committed rows that count as done."""
+
+import pytest
+
+import lt_utils as lt
+from lt_utils import store as run_store
+from lt_utils import tables
+
+
+@pytest.fixture
+def table(store, tiny):
+    return lt.run(lt.sweep(tiny, round=[0, 1]))
+
+
+def test_what_is_written_is_read_again(table, tmp_path):
+    tables.write(tmp_path / "x.csv", table)
+    again = tables.read(tmp_path / "x.csv")
+    assert again["key"].tolist() == table["key"].tolist()
+    assert again["test_accuracy"].tolist() == pytest.approx(table["test_accuracy"].tolist(), rel=1e-6)
+    before = (tmp_path / "x.csv").read_bytes()
+    tables.write(tmp_path / "x.csv", again)
+    assert (tmp_path / "x.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("test_accuracy", 123.0),
+        ("criterion", "large_finl"),
+        ("seed", -1),
+        ("key", "xyz"),
+        ("kind", None),
+        ("iterations", 0),
+    ],
+)
+def test_a_table_that_cannot_be_is_neither_written_nor_read(table, tmp_path, column, value):
+    wrong = table.copy()
+    wrong[column] = wrong[column].astype(object)
+    wrong.loc[0, column] = value
+    with pytest.raises(tables.TableError, match=f"{column}.*restore it with git"):
+        tables.write(tmp_path / "x.csv", wrong)
+    wrong.to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(tables.TableError, match=f"{column}.*restore it with git"):
+        tables.read(tmp_path / "y.csv")
+
+
+def test_a_truncated_table_is_refused(table, tmp_path):
+    tables.write(tmp_path / "x.csv", table)
+    text = (tmp_path / "x.csv").read_text()
+    (tmp_path / "x.csv").write_text(text[: len(text) - 40])
+    with pytest.raises(tables.TableError, match="damaged"):
+        tables.read(tmp_path / "x.csv")
+
+
+def test_committed_rows_count_as_done_unless_fresh(table, tiny, tmp_path, monkeypatch):
+    (tmp_path / "results" / "paper").mkdir(parents=True)
+    tables.write(tmp_path / "results" / "paper" / "01_x.csv", table)
+    monkeypatch.setattr(run_store, "ROOT", tmp_path)
+    monkeypatch.setenv("LT_STORE", str(tmp_path / "another"))
+    runs = lt.sweep(tiny, round=[0, 1])
+    again = lt.run(runs)
+    assert not (tmp_path / "another").exists()  # nothing was trained
+    assert again["test_accuracy"].tolist() == pytest.approx(table["test_accuracy"].tolist(), rel=1e-6)
+    assert again["seconds"].tolist() == pytest.approx(table["seconds"].tolist())
+    further = lt.sweep(tiny)  # one round more: what it builds on is trained again, for its weights
+    assert len(lt.execute(further)) == 0
+    assert (tmp_path / "another").exists()
+    monkeypatch.setenv("FRESH", "1")
+    monkeypatch.setenv("LT_STORE", str(tmp_path / "third"))
+    lt.run(runs)
+    assert len(list((tmp_path / "third").glob("??/*/run.json"))) == 4
