@@ -92,31 +92,49 @@ def traffic(run: Run) -> float:
 
 
 def peak_memory(run: Run, networks: int, device: str) -> float:
-    """MB that a stack takes at its fullest, data set and PyTorch aside: read in a process of its own."""
+    """MB that a process holds at most while it trains a stack, PyTorch and the data set included (on a GPU: that
+    PyTorch has allocated there); read in a process of its own."""
     code = f"""
 import pathlib, torch
-from lt_utils import data, speed
+from lt_utils import speed
 from lt_utils.runs import Run
-run = Run(**{run.describe()})
-gpu = {device!r} != "cpu"
-def peak():
-    if gpu:
-        return torch.cuda.max_memory_allocated()
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-small = speed.stepper(run, 1, {device!r})
-next(small)
-before = peak()
-loop = speed.stepper(run, {networks}, {device!r})
-for _ in range(2):
-    next(loop)
-print((peak() - before) / 1e6)
+loop = speed.stepper(Run(**{run.describe()}), {networks}, {device!r})
+next(loop)
+if {device!r} == "cpu":
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget what loading took
+next(loop)
+lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+peak = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+print((torch.cuda.max_memory_allocated() if {device!r} != "cpu" else peak) / 1e6)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=data.ROOT)
     return float(done.stdout) if not done.returncode else float("nan")
 
 
-def bench(network: str, kind: str, device: str, rates: dict[str, float], baselines: Baselines) -> pd.DataFrame:
+def with_shares(table: pd.DataFrame, rates: dict[str, float]) -> pd.DataFrame:
+    """The table with the shares of the machine's rates, and the least that a network-step can take there."""
+    runs = [
+        Run(
+            network=row.network,
+            kind=row.kind,
+            batch=BATCH[row.kind],
+            precision="bf16" if "bf16" in row.loop else "fp32",
+        )
+        for row in table.itertuples()
+    ]
+    ms = table["ms per network-step"]
+    arithmetic = pd.Series([1e3 * speed.flops(NETWORKS[r.network], r.batch) / rates[r.precision] for r in runs])
+    memory = pd.Series([1e3 * traffic(r) / rates["bytes"] for r in runs])
+    return table.assign(
+        **{
+            "share of FLOP/s": arithmetic / ms,
+            "share of bytes/s": memory / ms,
+            "floor ms": pd.concat([arithmetic, memory], axis=1).max(axis=1),
+        }
+    )
+
+
+def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.DataFrame:
     """The table of one network and kind of training."""
     role, place = "fc" if network == "fc" else "conv", device.split(":", maxsplit=1)[0]
     formats = ("fp32", "bf16") if fast_precision() == "bf16" else ("fp32",)
@@ -138,8 +156,7 @@ def bench(network: str, kind: str, device: str, rates: dict[str, float], baselin
             times[name].append(1000 * speed.measure(loop, device, SECONDS))
     rows, largest = [], {[name for name in loops if name.endswith(f)][-1] for f in formats}
     for name, values in times.items():
-        ms, how = statistics.median(values), runs.get(name, run)
-        flops, moved = speed.flops(NETWORKS[network], run.batch), traffic(how)
+        ms = statistics.median(values)
         rows.append(
             {
                 "network": network,
@@ -149,10 +166,7 @@ def bench(network: str, kind: str, device: str, rates: dict[str, float], baselin
                 "x idiomatic": statistics.median(times["idiomatic loop"]) / ms,
                 "x in-memory": statistics.median(times["in-memory loop"]) / ms,
                 "images/s": 1e3 * run.batch / ms,
-                "share of FLOP/s": 1e3 * flops / ms / rates[how.precision],
-                "share of bytes/s": 1e3 * moved / ms / rates["bytes"],
-                "floor ms": 1e3 * max(flops / rates[how.precision], moved / rates["bytes"]),
-                "peak MB": peak_memory(how, numbers[name], device) if name in largest else None,
+                "process MB": peak_memory(runs[name], numbers[name], device) if name in largest else None,
             }
         )
     return pd.DataFrame(rows)
@@ -185,22 +199,19 @@ def main() -> None:
     for name in ("mnist", "cifar10"):
         data.arrays(name)
     device, baselines = options.device, Baselines()
-    rates = machine_rates(device)
     machine = f"{store.device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    print(
-        f"{machine}; medians of {REPEATS} interleaved rounds\n"
-        + ", ".join(f"{k} {v / 1e9:.0f} G/s" for k, v in rates.items())
-    )
-    parts, extra = [], [{"quantity": f"{name} G/s", "value": value / 1e9} for name, value in rates.items()]
+    print(f"{machine}; medians of {REPEATS} interleaved rounds")
+    parts, extra, rates = [], [], machine_rates(device)
     for network in options.networks:
         for kind in options.kinds:
-            parts.append(bench(network, kind, device, rates, baselines))
-            print(f"\n{parts[-1].round(3).to_string(index=False)}", flush=True)
-        validation = evaluation_cost(network, device)
-        print(f"{network}: one validation of one network {validation:.1f} ms")
-        extra.append({"quantity": f"{network} validation ms", "value": validation})
-    where, place = results_folder("bench"), device.split(":")[0]
-    every = pd.concat(parts, ignore_index=True).assign(machine=machine)
+            parts.append(bench(network, kind, device, baselines))
+            rates = {name: max(value, rates[name]) for name, value in machine_rates(device).items()}  # its best moment
+            print(f"\n{with_shares(parts[-1], rates).round(3).to_string(index=False)}", flush=True)
+        extra.append({"quantity": f"{network} validation ms", "value": evaluation_cost(network, device)})
+    extra += [{"quantity": f"{name} G/s", "value": value / 1e9} for name, value in rates.items()]
+    print(f"\n{pd.DataFrame(extra).round(1).to_string(index=False)}")
+    where, place = results_folder("bench"), device.split(":", maxsplit=1)[0]
+    every = with_shares(pd.concat(parts, ignore_index=True), rates).assign(machine=machine)
     tables.write(where / f"{place}.csv", every.round(4))
     tables.write(where / f"{place}_machine.csv", pd.DataFrame(extra).assign(machine=machine))
 

@@ -201,13 +201,14 @@ def _per_seed(claim: Claim, which: Filter, remaining: tuple[float, float], table
 def _test(values: pd.Series, margin: float | None) -> tuple[float, str]:
     """p of a t test over seeds of "greater than 0" (two-sided) or of "equal within the margin" (two one-sided tests;
     or that the margin is exceeded), whichever way the seeds point, and that way."""
-    n = len(values)
-    if n < 2 or not values.sem():
+    n, mean = len(values), values.mean()
+    if n < 2:
         return 1.0, "inconclusive"
+    error = max(values.sem(), 1e-9)  # seeds that agree to the last digit
     if margin is None:
-        p = 2 * stdtr(n - 1, -abs(values.mean()) / values.sem())
-        return p, "reproduced" if values.mean() > 0 else "contradicted"
-    inside = (margin - abs(values.mean())) / values.sem()  # the nearer of the two bounds
+        p = 2 * stdtr(n - 1, -abs(mean) / error)
+        return p, "reproduced" if mean > 0 else "contradicted"
+    inside = (margin - abs(mean)) / error  # the nearer of the two bounds
     p_equal, p_unequal = stdtr(n - 1, -inside), 2 * stdtr(n - 1, inside)
     return (p_equal, "reproduced") if p_equal < p_unequal else (min(p_unequal, 1.0), "contradicted")
 

@@ -327,4 +327,6 @@ def run(runs: list[Run], device: str | None = None, executor: Executor | None = 
             rows.append(one.describe() | entry["metrics"] | entry["provenance"] | {"key": one.key})
     if not rows:
         raise OutOfTime("none of these trainings was finished in time: give a larger BUDGET.")
+    if len(rows) < len(runs):
+        print(f"{len(rows)} of {len(runs)} runs are done: what follows is of these alone.")
     return pd.DataFrame(rows).sort_values(list(Run.__annotations__), ignore_index=True)

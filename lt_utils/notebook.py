@@ -54,16 +54,16 @@ def draw(name: str, label: str) -> Figure:
     return figure
 
 
-def conclude(name: str, table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def conclude(name: str, table: pd.DataFrame, settings: Settings) -> Styler:
     """The verdicts on a notebook's claims, kept as results/LABEL/NAME_claims.csv; formatted for reading."""
     found = claims.judge(name, table)
     save_table(f"{name}_claims", found, settings)
-    return found.drop(columns=["margin", "unit", "direction"]).round(3)
+    return full(found.drop(columns=["margin", "unit", "direction"]))
 
 
 def full(table: pd.DataFrame) -> Styler:
     """A table shown with all of its rows and words, numbers to two digits."""
-    return table.style.format(precision=2, na_rep="").hide(axis="index")
+    return table.style.format(precision=2, na_rep="").hide(axis="index").set_uuid("table")
 
 
 def sample_weights(
@@ -98,7 +98,8 @@ def export(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Save the best supermask of each network as results/LABEL/supermask_NETWORK.safetensors, load it back, and set its
     size beside that of a dense checkpoint, and its accuracy beside the table's."""
     rows = []
-    for network, here in table.groupby("network"):
+    for network in plots.networks_of(table):
+        here = table[table["network"] == network]
         row = here.loc[here["test_accuracy"].idxmax()]
         run = Run(**{name: row[name] for name in Run.__annotations__})
         path = results_folder(settings.label) / f"supermask_{network}.safetensors"
@@ -130,4 +131,6 @@ def best_supermasks(table: pd.DataFrame) -> pd.DataFrame:
     best = (
         table.groupby(["network", "criterion", "mask1", "seed"])["test_accuracy"].max().groupby(level=[0, 1, 2]).mean()
     )
-    return best.unstack("mask1").sort_values("constant_same_sign", ascending=False).round(1)
+    wide = best.unstack("mask1").round(1)
+    parts = [wide.loc[[n]].sort_values("constant_same_sign", ascending=False) for n in plots.networks_of(table)]
+    return pd.concat(parts)

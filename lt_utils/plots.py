@@ -6,7 +6,6 @@ from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -53,6 +52,8 @@ def _range(values: pd.Series) -> tuple[float, float]:
 def _style(hues: list[str]) -> dict:
     """Colours, markers and dashes that tell `hues` apart, also in print and to the colour-blind. The baseline is always
     blue, chance grey and dashed; an action and its sign-keeping sibling share a colour, the former dashed."""
+    import seaborn as sns  # seconds that a worker need not wait
+
     blue, *colours = sns.color_palette("colorblind")
     del colours[6]  # a grey
     fixed = dict.fromkeys(BASELINES, blue) | dict.fromkeys(GREY, (0.45, 0.45, 0.45))
@@ -124,6 +125,8 @@ def percent_axis(axes: Axes) -> None:
 
 def _lines(axes: Axes, table: pd.DataFrame, y: str, hue: str, style: dict) -> None:
     """One line per value of `hue`: mean over seeds with a band from lowest to highest."""
+    import seaborn as sns  # seconds that a worker need not wait
+
     order = [value for value in style["palette"] if value in set(table[hue])]
     sns.lineplot(
         table,
@@ -251,6 +254,8 @@ def found_supermasks(table: pd.DataFrame) -> Figure:
 
 def learned_supermasks(table: pd.DataFrame) -> Figure:
     """Test accuracy of learned supermasks, a dot per seed and a bar at the mean, beside trained weights."""
+    import seaborn as sns  # seconds that a worker need not wait
+
     learned = table[table["kind"] == "learned"]
     label = learned["mask1"].map(WEIGHTS) + learned["dwr"].map({True: ",\nDWR", False: ""})
     every = pd.concat([learned.assign(label=label), table[table["kind"] == "train"].assign(label="trained\nweights")])

@@ -1,8 +1,9 @@
 """How much of the paper is run: the one table of scales, and the settings of a notebook made from it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import pandas as pd
 import torch
 
 from lt_utils.criteria import CRITERIA
@@ -88,9 +89,27 @@ class Settings:
         """The seeds with which a network is run."""
         return self.seeds[: self.at(network).seeds]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: the numbers per network."""
+        hidden = ("networks", "supermask_networks", "conv", "seeds")
+        columns = {}
+        for network in self.scale.networks:
+            own = {f.name: getattr(self.at(network), f.name) for f in fields(Profile) if f.name not in hidden}
+            own |= {
+                "iterations": self.iterations(network),
+                "mask_rate": own["mask_rate"] or NETWORKS[network].mask_rate,
+            }
+            own |= {"precision": self.precision, "criteria": own["criteria"] or "all"}
+            columns[network] = {"seeds": self.seeds_of(network), **own}
+        return f"<b>{self.label}</b>" + pd.DataFrame(columns).map(_words).to_html()
+
     def iterations(self, network: str) -> int:
         """Training iterations of a network at this scale."""
         return self.at(network).iterations or NETWORKS[network].iterations
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def fast_precision() -> str:

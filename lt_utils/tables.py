@@ -1,11 +1,11 @@
 """Tables of runs as CSV files: sorted, in one format, checked by a schema when written and when read."""
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pandera.pandas as pa
 
 from lt_utils import store
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
@@ -14,38 +14,46 @@ from lt_utils.networks import NETWORKS
 from lt_utils.runs import KINDS, PRECISIONS, SCHEDULES, Run
 
 PROVENANCE = ("version", "commit", "torch", "device", "seconds")
-PERCENT = pa.Check.in_range(0, 100)
 
 
 class TableError(ValueError):
     """A table is not what it should be; the message says what to do."""
 
 
-def _names(names: Any) -> pa.Column:
-    return pa.Column(str, pa.Check.isin(list(names)))
+@cache
+def schema() -> Any:
+    """The schema of a table of runs."""
+    import pandera.pandas as pa  # a second that a worker need not wait
 
+    def names(allowed: Any) -> pa.Column:
+        return pa.Column(str, pa.Check.isin(list(allowed)))
 
-RUNS = pa.DataFrameSchema(
-    {
-        "network": _names(NETWORKS),
-        "seed": pa.Column(int, pa.Check.ge(0)),
-        "kind": _names(KINDS),
-        "round": pa.Column(int, pa.Check.ge(0)),
-        "criterion": _names(CRITERIA),
-        "mask1": _names(MASK1_ACTIONS),
-        "mask0": _names(MASK0_ACTIONS),
-        "schedule": _names(SCHEDULES),
-        "dwr": pa.Column(bool),
-        "iterations": pa.Column(int, pa.Check.gt(0)),
-        "learning_rate": pa.Column(float, pa.Check.ge(0), coerce=True),
-        "precision": _names(PRECISIONS),
-        "weights_remaining": pa.Column(float, PERCENT, coerce=True),
-        "test_accuracy": pa.Column(float, PERCENT, coerce=True),
-        "seconds": pa.Column(float, pa.Check.ge(0), coerce=True),
-        "key": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{20}$")),
-    },
-    name="runs",
-)
+    percent = pa.Column(float, pa.Check.in_range(0, 100), coerce=True)
+    positive = pa.Column(int, pa.Check.gt(0))
+    return pa.DataFrameSchema(
+        {
+            "network": names(NETWORKS),
+            "seed": pa.Column(int, pa.Check.ge(0)),
+            "kind": names(KINDS),
+            "round": pa.Column(int, pa.Check.ge(0)),
+            "criterion": names(CRITERIA),
+            "mask1": names(MASK1_ACTIONS),
+            "mask0": names(MASK0_ACTIONS),
+            "schedule": names(SCHEDULES),
+            "dwr": pa.Column(bool),
+            "stride": positive,
+            "iterations": positive,
+            "batch": positive,
+            "eval_every": positive,
+            "learning_rate": pa.Column(float, pa.Check.ge(0), coerce=True),
+            "precision": names(PRECISIONS),
+            "test_images": positive,
+            "weights_remaining": percent,
+            "test_accuracy": percent,
+            "seconds": pa.Column(float, pa.Check.ge(0), coerce=True),
+            "key": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{20}$")),
+        }
+    )
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
@@ -65,9 +73,11 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def _check(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    from pandera.errors import SchemaError
+
     try:
-        return RUNS.validate(table)
-    except pa.errors.SchemaError as error:
+        return schema().validate(table)
+    except SchemaError as error:
         why = " ".join(str(error).split())[:200]
         raise TableError(f"{path} is damaged ({why}): delete it, or restore it with git, and run again.") from error
 

@@ -74,7 +74,7 @@ def test_kill_9_at_random_moments_leaves_the_same_tables_and_repeats_nothing(tmp
         process = sweep_process(tmp_path, store)
         try:
             # from before PyTorch is imported to the middle of writing; later and later, so that it comes to an end
-            process.wait(chance.uniform(1.5, 5.5) + 0.3 * kills)
+            process.wait(chance.uniform(4, 8) + 0.4 * kills)
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
