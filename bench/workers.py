@@ -68,7 +68,7 @@ def main() -> None:
         rows.append(
             {
                 "way": name,
-                "threads per worker": max(1, torch.get_num_threads() // workers),
+                "threads per worker": 1 if name.startswith("dask") else max(1, torch.get_num_threads() // workers),
                 "first sweep s": first,
                 "second sweep s": second,
                 "ms per training of one iteration": 1000 * empty / TRAININGS,

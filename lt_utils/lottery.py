@@ -215,9 +215,10 @@ def _do_all(group: list[Run], size: int, device: str, deadline: float) -> None:
         if time.time() > deadline:
             raise OutOfTime
         try:
-            began = time.monotonic()
+            began, resumed = time.monotonic(), store.checkpoint_iteration(group[0])
             _do(group[:size], device, deadline)
-            speed.learn(group[:size], device, time.monotonic() - began)
+            if not resumed:
+                speed.learn(group[:size], device, time.monotonic() - began)
             group = group[size:]
         except (RuntimeError, MemoryError) as error:
             if size == 1 or not out_of_memory(error):

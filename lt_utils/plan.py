@@ -61,7 +61,8 @@ def everything(profile: str, only: list[str], given: list[str]) -> list[Run]:
             parameters[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             parameters[key] = text
-    asked = [(value(name, run), run) for name in only or names() for run in notebook_runs(name, profile, parameters)]
+    chosen = [name for name in names() if not only or name in only]
+    asked = [(value(name, run), run) for name in chosen for run in notebook_runs(name, profile, parameters)]
     return [run for _, run in sorted(asked, key=lambda pair: pair[0])]
 
 

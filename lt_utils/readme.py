@@ -1,9 +1,7 @@
 """The results that README.md shows: copied from a finished `make reproduce`, and its tables written from the copies."""
 
 import shutil
-from pathlib import Path
 
-import nbformat
 import pandas as pd
 
 from lt_utils import scorecard
@@ -12,10 +10,11 @@ from lt_utils.notebook import figures_folder, results_folder
 
 LABEL = "reference"
 BEGIN, END = "<!-- tables: written by `make readme` -->", "<!-- end of tables -->"
+BENCH = "<!-- speeds: written by `make readme` -->"
 
 
 def collect(profile: str) -> None:
-    """Copy tables, figures and executed notebooks (without timings) of a finished profile to the reference folders."""
+    """Copy tables, figures and executed notebooks of a finished profile to the reference folders."""
     results, figures = results_folder(LABEL), figures_folder(LABEL)
     for folder in (results, figures):
         shutil.rmtree(folder, ignore_errors=True)
@@ -25,15 +24,7 @@ def collect(profile: str) -> None:
     for path in sorted(figures_folder(profile).glob("*.png")):
         shutil.copy(path, figures)
     for path in sorted(results_folder(profile).glob("0?_*.ipynb")):
-        nbformat.write(_without_timings(path), results / path.name)
-
-
-def _without_timings(path: Path) -> nbformat.NotebookNode:
-    notebook = nbformat.read(path, as_version=4)
-    for part in (notebook, *notebook.cells):
-        for key in ("papermill", "execution"):
-            part.metadata.pop(key, None)
-    return notebook
+        shutil.copy(path, results)
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -59,10 +50,38 @@ def tables() -> str:
     return "\n\n".join([_markdown(masks), _markdown(counted.reset_index()), _markdown(shown)])
 
 
+def speeds() -> str:
+    """The table of `make bench`, in Markdown: per network and kind of training, the ordinary loops and our best."""
+    parts = []
+    for path in sorted(results_folder("bench").glob("*_machine.csv")):
+        measured = pd.read_csv(path.with_name(path.name.replace("_machine", "")))
+        rows = []
+        for (network, kind), here in measured.groupby(["network", "kind"], sort=False):
+            ms = here.set_index("loop")["ms per network-step"]
+            best = here.loc[here["ms per network-step"].idxmin()]
+            rows.append(
+                {
+                    "network": f"{network}, {kind}",
+                    "idiomatic, ms": f"{ms['idiomatic loop']:.3g}",
+                    "in memory, ms": f"{ms['in-memory loop']:.3g}",
+                    "ours, ms": f"{best['ms per network-step']:.3g} ({best['loop']})",
+                    "x idiomatic": f"{best['x idiomatic']:.1f}",
+                    "images/s": f"{best['images/s']:,.0f}",
+                    "floor, ms": f"{best['floor ms']:.3g}",
+                    "share of the matrix rate": f"{100 * best['share of FLOP/s']:.0f} %",
+                }
+            )
+        rates = ", ".join(f"{row.quantity} {row.value:.4g}" for row in pd.read_csv(path).itertuples())
+        parts.append(f"{measured['machine'][0]} ({rates}):\n\n{_markdown(pd.DataFrame(rows))}")
+    return "\n\n".join(parts)
+
+
 def render(text: str) -> str:
     """README `text` with its tables as they should be."""
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n\n{tables()}\n\n{END}{rest.split(END)[1]}"
+    for begin, table in ((BEGIN, tables), (BENCH, speeds)):
+        head, rest = text.split(begin)
+        text = f"{head}{begin}\n\n{table()}\n\n{END}{rest.split(END, 1)[1]}"
+    return text
 
 
 def write(profile: str) -> None:

@@ -117,20 +117,22 @@ def plan(runs: list[Run], device: str) -> Plan:
     fits = stack_limit(run, device)
     if known:
         return replace(known, stack=min(known.stack, fits))
-    work = sum(r.iterations for r in runs) * flops(NETWORKS[run.network], run.batch)
-    if device.startswith("cuda") or work < WORTH_MEASURING or run.kind == "found":
+    if device.startswith("cuda") or _work(runs) < WORTH_MEASURING or run.kind == "found":
         return assumed(run, device)
-    tried = []
+    tried, sizes = [], STACKS[NETWORKS[run.network].layers[0].role]
     for number in dict.fromkeys((torch.get_num_threads(), max(1, torch.get_num_threads() // 2))):
-        for stack in STACKS[NETWORKS[run.network].layers[0].role]:
-            if stack <= min(fits, max(len(runs), 8)):
-                with threads(number):
-                    loop = stepper(run, stack, device)
-                    next(loop)
-                    tried.append(Plan(stack, number, measure(loop, device)))
+        for stack in [size for size in sizes if size <= fits] or [min(sizes[0], fits)]:
+            with threads(number):
+                loop = stepper(run, stack, device)
+                next(loop)
+                tried.append(Plan(stack, number, measure(loop, device)))
     best = min(tried, key=lambda plan: plan.seconds)
     note(run, device, best)
     return best
+
+
+def _work(runs: list[Run]) -> int:
+    return sum(run.iterations for run in runs) * flops(NETWORKS[runs[0].network], runs[0].batch)
 
 
 def assumed(run: Run, device: str) -> Plan:
@@ -152,7 +154,9 @@ def estimate(run: Run, device: str) -> float:
 def learn(runs: list[Run], device: str, seconds: float) -> None:
     """Correct what is known by what a stack of finished runs took."""
     run, known = runs[0], _known().get(_name(runs[0], device))
-    if not known or run.kind == "found" or store.checkpoint_iteration(run):
+    if not known and device.startswith("cuda") and _work(runs) >= WORTH_MEASURING:
+        known = assumed(run, device)
+    if not known or run.kind == "found" or _work(runs) < WORTH_MEASURING:
         return
     expected = estimate(run, device) / known.seconds
     note(run, device, replace(known, seconds=seconds / len(runs) / expected))

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -86,11 +87,21 @@ def execute(name: str, profile: str, given: list[str]) -> None:
             died = "its kernel died, perhaps for lack of memory; what it had finished is kept."
             why = f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else died
             sys.exit(f"{name} failed: {why} The executed copy is {failed}.")
+        strip_timings(aside)
         shutil.move(aside, finished)
     if os.environ.get("LT_DRAW_ONLY"):
         os.utime(finished, (0, 0))  # perhaps of a part of the runs: `make` executes it again
     failed.unlink(missing_ok=True)
     print(f"{name} done in {time.monotonic() - began:.0f} s: {finished}", flush=True)
+
+
+def strip_timings(path: Path) -> None:
+    """Take the times of execution out of a notebook, so that equal runs leave equal files."""
+    notebook = nbformat.read(path, as_version=4)
+    for part in (notebook, *notebook.cells):
+        for key in ("papermill", "execution"):
+            part.metadata.pop(key, None)
+    nbformat.write(notebook, path)
 
 
 def check_name(kind: str, name: str, names: Iterable[str]) -> None:

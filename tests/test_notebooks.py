@@ -86,6 +86,7 @@ def test_executed_notebooks_show_their_figure_and_are_small(executed):
         assert path.stat().st_size < 1_000_000
         outputs = [o for cell in nbformat.read(path, as_version=4).cells for o in cell.get("outputs", [])]
         assert not [o for o in outputs if o.output_type == "error"]
+        assert not any(word in path.read_text() for word in ('"start_time"', '"iopub.status.busy"'))  # no timings
         assert any("image/png" in o.get("data", {}) for o in outputs)
 
 
