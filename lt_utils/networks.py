@@ -50,7 +50,7 @@ class Network:
     learning_rate: float  # of Adam
     iterations: int  # of one full-length training
     kept: dict[str, float]  # fraction of the weights kept per pruning round, by the layer's role
-    mask_rate: float  # SGD's, of learned supermasks: the authors' for FC, the others found by `make rates`
+    mask_rate: float  # SGD's, of learned supermasks: the authors' (FC); by bench/mask_rates.py (Conv2); as Conv2's
 
     @property
     def weights(self) -> int:
