@@ -2,8 +2,8 @@
 
 A claim compares a measure (test accuracy, unless it says otherwise) of two groups of runs over a range of weights
 remaining, seed by seed. Ranges and margins are fixed here. Three were set after a first look at FC at `quick`: the
-range of "zero beats init", ABOUT for FC, and NEAR. `judge` turns a notebook's table into the verdicts that it ends with, each on its own;
-`scorecard` puts all together and adjusts for their number after Holm.
+range of "zero beats init", ABOUT for FC, and NEAR. `judge` turns a notebook's table into the verdicts that it ends
+with, each on its own; `scorecard` puts all together and adjusts for their number after Holm.
 """
 
 from dataclasses import dataclass
