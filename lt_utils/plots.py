@@ -264,34 +264,16 @@ def learned_supermasks(table: pd.DataFrame) -> Figure:
     figure, grid = plt.subplots(1, len(networks), figsize=(7 * len(networks), 4.6), squeeze=False, layout="constrained")
     for network, axes in zip(networks, grid[0]):
         here = every[every["network"] == network]
-        sns.pointplot(
-            here,
-            x="label",
-            y="test_accuracy",
-            order=order,
-            errorbar=None,
-            linestyle="none",
-            marker="_",
-            markersize=32,
-            color="black",
-            ax=axes,
-        )
-        sns.stripplot(
-            here,
-            x="label",
-            y="test_accuracy",
-            order=order,
-            hue="label",
-            hue_order=order,
-            palette="colorblind",
-            jitter=0.12,
-            size=7,
-            ax=axes,
-            legend=False,
-        )
-        for i, name in enumerate(order):
-            mean = here[here["label"] == name]["test_accuracy"].mean()
-            axes.annotate(f"{mean:.1f}", (i, mean), xytext=(20, 0), textcoords="offset points", va="center", fontsize=9)
+        for i, (name, colour) in enumerate(zip(order, sns.color_palette("colorblind"))):
+            values = here[here["label"] == name].sort_values("seed")["test_accuracy"].to_numpy()
+            if not len(values):
+                continue
+            beside = [i + 0.1 * (2 * (k + 1) / (len(values) + 1) - 1) for k in range(len(values))]
+            axes.plot(beside, values, "o", color=colour, markersize=7)
+            axes.plot(i, values.mean(), "_", color="black", markersize=32, markeredgewidth=2.5, zorder=1)
+            note = (i, values.mean())
+            axes.annotate(f"{note[1]:.1f}", note, xytext=(20, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.set_xticks(range(len(order)), order)
         axes.set(xlabel="", ylabel=ACCURACY, title=_title(network, "learned supermasks"))
         axes.set_xlim(-0.5, len(order) - 0.3)
         axes.grid(axis="y", alpha=0.3)

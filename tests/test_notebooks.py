@@ -1,16 +1,18 @@
 """The notebooks: clean sources, declared parameters, and all of them executed at `smoke` by the driver."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 
+import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
 
 import lt_utils as lt
-from lt_utils import notebook, plan, plots
+from lt_utils import notebook, plan, plots, tables
 from lt_utils.claims import CLAIMS
 from lt_utils.data import ROOT
 
@@ -104,6 +106,20 @@ def test_figures_are_redrawn_from_tables_byte_for_byte(executed):
     subprocess.run(redraw, env=environment | {"LT_STORE": "/nowhere"}, check=True, capture_output=True, cwd=ROOT)
     for path in (folder / "figures" / "smoke").iterdir():
         assert path.read_bytes() == drawn[path.name], path.name
+
+
+def test_every_figure_is_the_same_each_time_it_is_drawn():
+    """From the reference tables, which have several seeds: no chance in jitter or layout."""
+    for name, draw in plots.FIGURES.items():
+        table = tables.read(ROOT / "results" / "reference" / f"{name}.csv")
+        drawn = []
+        for _ in range(2):
+            stream = io.BytesIO()
+            figure = draw(table)
+            figure.savefig(stream, format="png", dpi=50, metadata={"Software": None})
+            plt.close(figure)
+            drawn.append(stream.getvalue())
+        assert drawn[0] == drawn[1], name
 
 
 def test_the_summary_prints_every_claim(executed):
