@@ -83,12 +83,11 @@ def traffic(run: Run) -> float:
     weight and random number are read and the masked weight written, read twice; its gradient is written and read with
     weight and probability to make the score's, which SGD reads with score and momentum, and writes both. Per
     activation: written and read forward; read again, and its gradient written and read twice, backward."""
-    network, side, activations = NETWORKS[run.network], 32, 0
-    for layer in network.layers:
-        activations += layer.outputs * (side**2 if layer.role == "conv" else 1)
-        side //= 2 if layer.pool else 1
+    network = NETWORKS[run.network]
     size = 2 if run.precision == "bf16" else 4
-    return 4 * WEIGHT_ACCESSES[run.kind] * network.weights + size * ACTIVATION_ACCESSES * run.batch * activations
+    return (
+        4 * WEIGHT_ACCESSES[run.kind] * network.weights + size * ACTIVATION_ACCESSES * run.batch * network.activations
+    )
 
 
 def peak_memory(run: Run, networks: int, device: str) -> float:

@@ -53,6 +53,20 @@ class Network:
     mask_rate: float  # SGD's, of learned supermasks: the authors' (FC); by bench/mask_rates.py (Conv2); as Conv2's
 
     @property
+    def pixels(self) -> tuple[int, ...]:
+        """Pixels of each layer's outputs, before pooling: 1 of a dense layer's."""
+        side, pixels = 32, []
+        for layer in self.layers:
+            pixels.append(side**2 if layer.role == "conv" else 1)
+            side //= 2 if layer.pool else 1
+        return tuple(pixels)
+
+    @property
+    def activations(self) -> int:
+        """Outputs of all layers for one image, before pooling."""
+        return sum(layer.outputs * pixels for layer, pixels in zip(self.layers, self.pixels))
+
+    @property
     def weights(self) -> int:
         """Number of weights, biases aside."""
         return sum(math.prod(layer.shape) for layer in self.layers)

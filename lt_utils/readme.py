@@ -41,9 +41,9 @@ def tables() -> str:
         else f"{row.difference:+.1f}" + ("" if row.seeds < 2 else f" ({row.low:+.1f} to {row.high:+.1f})")
         for row in judged.itertuples()
     ]  # fmt: skip
+    counted = scorecard.counts(judged)
     judged = judged.rename(columns={"verdict_holm": "after Holm"})
     shown = judged[["network", "source", "claim", interval, "seeds", "verdict", "after Holm"]]
-    counted = scorecard.counts(scorecard.verdicts(LABEL))
     counted.columns = [f"{verdict}, {how}" for how, verdict in counted.columns]
     masks = scorecard.supermasks(LABEL).map(lambda value: "" if pd.isna(value) else f"{value:.1f}")
     masks.insert(0, "network", [", ".join(index) for index in masks.index])

@@ -5,6 +5,7 @@ stack and, on a CPU, the number of threads; what finished runs really took then 
 """
 
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import torch
 from lt_utils import data, store
 from lt_utils.networks import NETWORKS, Network, initial_weights
 from lt_utils.runs import Run
-from lt_utils.trainees import DTYPES, Scores, Start, Trainee, Weights
+from lt_utils.trainees import DTYPES, Start, Trainee, trainee_of
 from lt_utils.training import CONV_BATCH_CPU, batches, evaluation_iterations, step
 
 STACKS = {"dense": (16, 32, 64), "conv": (1, 4)}  # what is tried on a CPU; a GPU takes what fits its memory
@@ -39,23 +40,15 @@ class Plan:
 def flops(network: Network, batch: int, backward: bool = True) -> int:
     """Floating-point operations of a network-step (or of a forward pass) on `batch` images: two per multiplication and
     addition of the matrix products; the gradient of the images is not computed."""
-    side, total, first = 32, 0, 0
-    for layer in network.layers:
-        products = layer.inputs * layer.outputs * (9 * side**2 if layer.role == "conv" else 1)
-        side //= 2 if layer.pool else 1
-        total += products
-        first = first or products
-    return 2 * batch * (3 * total - first if backward else total)
+    products = [math.prod(layer.shape) * pixels for layer, pixels in zip(network.layers, network.pixels)]
+    return 2 * batch * (3 * sum(products) - products[0] if backward else sum(products))
 
 
 def memory(run: Run) -> int:
     """Bytes that a network of a run takes in a stack: its weights with what the optimiser and the readout keep of them,
     and the activations of a batch."""
-    network, side, activations = NETWORKS[run.network], 32, 0
-    for layer in network.layers:
-        activations += layer.outputs * (side**2 if layer.role == "conv" else 1)
-        side //= 2 if layer.pool else 1
-    return 4 * (10 * network.weights + 3 * max(run.batch, CONV_BATCH_CPU) * activations)
+    network = NETWORKS[run.network]
+    return 4 * (10 * network.weights + 3 * max(run.batch, CONV_BATCH_CPU) * network.activations)
 
 
 def stack_limit(run: Run, device: str) -> int:
@@ -69,7 +62,7 @@ def sample(run: Run, networks: int, device: str) -> tuple[list[Run], Trainee]:
     runs = [replace(run, seed=run.seed + i) for i in range(networks)]
     start = [w.to(device).expand(networks, *w.shape).clone() for w in initial_weights(run.network, run.seed)]
     masks = [torch.rand(w.shape, device=device) < 0.5 for w in start]
-    return runs, (Scores if run.kind == "learned" else Weights)(runs, Start(start, masks))
+    return runs, trainee_of(runs, Start(start, masks))
 
 
 def stepper(run: Run, networks: int, device: str) -> Iterator[int]:

@@ -66,14 +66,15 @@ def write(path: Path, put: Callable[[Path], Any]) -> None:
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
-        raise _unwritable(error) from error
+        raise _unwritable(path.parent, error) from error
 
 
-def _unwritable(error: Exception) -> StoreError:
+def _unwritable(where: Path, error: Exception) -> StoreError:
     full = "No space left" in str(error) or getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
     todo = "free some disk space" if full else "make it writable"
-    elsewhere = "or set LT_STORE to another folder; what is finished is kept."
-    return StoreError(f"{folder()} can't be written ({' '.join(str(error).split())}): {todo}, {elsewhere}")
+    variable = "LT_STORE" if where.is_relative_to(folder()) else "LT_RESULTS"
+    elsewhere = f"or set {variable} to another folder; what is finished is kept."
+    return StoreError(f"{where} can't be written ({' '.join(str(error).split())}): {todo}, {elsewhere}")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -273,7 +274,7 @@ def claimed(runs: list[Run]) -> Iterator[list[Run]]:
                     locks.enter_context(filelock.FileLock(where / run.key, blocking=False))
                     mine.append(run)
         except OSError as error:
-            raise _unwritable(error) from error
+            raise _unwritable(where, error) from error
         yield mine
 
 

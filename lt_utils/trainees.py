@@ -271,3 +271,8 @@ class Scores:
                 momentum = layer.sparse(momentum)
             self.optimiser.state[layer.given] = {"momentum_buffer": momentum}
         self.draw.restore(state["random"])
+
+
+def trainee_of(runs: list[Run], start: Start) -> Trainee:
+    """What a stack of runs trains: scores of learned supermasks, else weights."""
+    return (Scores if runs[0].kind == "learned" else Weights)(runs, start)

@@ -16,7 +16,7 @@ from lt_utils.data import Dataset, Split
 from lt_utils.networks import NETWORKS, forward
 from lt_utils.randomness import generator
 from lt_utils.runs import Run
-from lt_utils.trainees import Scores, Start, Trainee, Weights
+from lt_utils.trainees import Start, Trainee, trainee_of
 
 TEST_MASKS = 10  # sampled masks over which a learned supermask's test accuracy is averaged (authors' code)
 EVALUATION_BATCH = 500  # images
@@ -86,7 +86,7 @@ def train(
     The readout is the one of the paper: the test accuracy at the iteration of lowest validation loss, and at the last.
     """
     run, device, done = runs[0], start.weights[0].device, 0
-    trainee: Trainee = (Scores if run.kind == "learned" else Weights)(runs, start)
+    trainee = trainee_of(runs, start)
     readout = Readout(runs, trainee, data)
     if checkpoints:
         done, saved = checkpoints.load()

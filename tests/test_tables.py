@@ -69,3 +69,25 @@ def test_committed_rows_count_as_done_unless_fresh(table, tiny, tmp_path, monkey
     monkeypatch.setenv("LT_STORE", str(tmp_path / "third"))
     lt.run(runs)
     assert len(list((tmp_path / "third").glob("??/*/run.json"))) == 4
+
+
+def test_a_supermask_is_exported_where_only_its_row_is_committed(store, tmp_path, monkeypatch):
+    """As in a fresh clone: the dense network is trained again, or, without time, the committed file is shown."""
+    s = lt.settings("smoke", iterations=20, eval_every=10, levels=[5], precision="fp32", criteria=["large_final"])
+    table = lt.run(lt.sweep(s, kind="found", mask1=["rewind"]))
+    first = lt.export(table, s)
+    for name, draw_only in (("second", "1"), ("third", "")):
+        monkeypatch.setenv("LT_STORE", str(tmp_path / name))
+        monkeypatch.setenv("LT_DRAW_ONLY", draw_only)
+        assert lt.export(table, s).equals(first)
+        assert (tmp_path / name).exists() == (not draw_only)
+    monkeypatch.setenv("LT_STORE", str(tmp_path / "fourth"))
+    monkeypatch.setenv("LT_DRAW_ONLY", "1")
+    next((tmp_path / "results").rglob("supermask_fc.safetensors")).unlink()
+    assert lt.export(table, s).empty
+
+
+def test_a_table_that_cannot_be_written_names_its_own_folder(table, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(run_store.StoreError, match=r"file/results can't be written.*LT_RESULTS"):
+        tables.write(tmp_path / "file" / "results" / "x.csv", table)
