@@ -20,7 +20,7 @@ export LT_DRAW_ONLY := $(BUDGET)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 NOTEBOOKS := $(if $(ONLY),$(ONLY),$(basename $(notdir $(wildcard notebooks/*.ipynb))))
-PROFILES := smoke quick paper
+PROFILES := smoke quick overnight paper
 $(if $(filter $(PROFILE),$(PROFILES) $(PROFILES:%=%-custom)),,$(error PROFILE=$(PROFILE): no such profile; choose from $(PROFILES)))
 LABEL := $(PROFILE)$(if $(PARAMS),-custom)
 EXECUTED := $(NOTEBOOKS:%=$(RESULTS)/$(LABEL)/%.ipynb)
@@ -39,7 +39,7 @@ endif
 
 .PHONY: always reproduce train cost figures lab bench test data setup clean help readme lock check
 
-reproduce: $(if $(BUDGET),train) $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9" BUDGET=30m]
+reproduce: $(if $(BUDGET),train) $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|overnight|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9" BUDGET=30m]
 	@$(PYTHON) -m lt_utils summary --profile $(LABEL)
 
 $(RESULTS)/$(LABEL)/%.ipynb: notebooks/%.ipynb $(wildcard lt_utils/*.py notebooks/*.py) requirements.txt $(if $(PARAMS),always) | $(DATA)
@@ -91,10 +91,10 @@ lock: $(READY)  ## rewrite requirements.txt from requirements.in
 	.venv/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate requirements.in -o requirements.txt
 
 clean:  ## remove what `make reproduce` made (results, figures, finished runs); keep .venv, data, and what is committed
-	rm -rf results/{smoke,quick,smoke-custom,quick-custom,paper-custom} figures/{smoke,quick,smoke-custom,quick-custom,paper-custom} results/runs
+	rm -rf {results,figures}/{smoke,quick,{smoke,quick,overnight,paper}-custom} results/runs
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 	echo "PYTHON=/path/to/python or VENV=\$$CONDA_PREFIX use an environment of yours; BASE_PYTHON=python3.12 makes .venv with another Python."
-	echo "WORKERS=cuda:0,cuda:1 trains in a process per device, SCHEDULER=tcp://host:8786 on a dask.distributed cluster; FRESH=1 ignores results/paper."
+	echo "WORKERS=cuda:0,cuda:1 trains in a process per device, SCHEDULER=tcp://host:8786 on a dask.distributed cluster; FRESH=1 ignores the results that are committed."
 	echo "LT_DATA=/path moves the data folder, LT_STORE=/path the finished runs."

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from dataclasses import replace
 from functools import lru_cache
 
 import pandas as pd
@@ -71,7 +72,28 @@ def starting_point(run: Run) -> tuple[Layers, Layers]:
         Pruning(layer, initial[i], w_i[i], w_f[i], kept[i], before[i] & ~kept[i], restart_source(run, i))
         for i, layer in enumerate(layers)
     ]
-    return [restart(p, run.mask1, run.mask0) for p in prunings], kept
+    return [_disturbed(run, i, restart(p, run.mask1, run.mask0), p) for i, p in enumerate(prunings)], kept
+
+
+def _disturbed(run: Run, i: int, values: Tensor, p: Pruning) -> Tensor:
+    """A layer's start values, with the run's Gaussian noise on the kept weights."""
+    if not run.noise:
+        return values
+    noise = torch.randn(values.shape, generator=_source(run, "noise", i))
+    return torch.where(p.kept, values + run.noise * p.layer.glorot_std * noise, values)
+
+
+def distances(run: Run, kept: Layers) -> dict[str, float]:
+    """How far the weights of a mask went in the training of the dense network, and how far the others, in standard
+    deviations of a layer's start, mean over layers (LTH, appendix F); nothing for a dense network, or if its weights
+    aren't kept any more."""
+    dense = replace(run, round=0).canonical
+    if dense == run.canonical or not store.has_weights(dense):
+        return {}
+    start, final, _ = _parent(dense)
+    went = [(f - s).abs() / layer.glorot_std for s, f, layer in zip(start, final, NETWORKS[run.network].layers)]
+    both = {"distance_kept": kept, "distance_pruned": [~k for k in kept]}
+    return {name: sum(w[m].mean().item() for w, m in zip(went, masks)) / len(went) for name, masks in both.items()}
 
 
 def restart_source(run: Run, layer: int) -> torch.Generator:
@@ -142,6 +164,7 @@ def _do(runs: list[Run], device: str, deadline: float) -> None:
         outcome.metrics = {
             "weights_remaining": kept,
             **{f"layer_{i}_remaining": v for i, v in enumerate(layers)},
+            **(distances(run, m) if run.kind == "train" else {}),
             **outcome.metrics,
         }
         store.save(run, outcome, w, outcome.masks or m, device, seconds)

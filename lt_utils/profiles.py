@@ -59,6 +59,21 @@ PROFILES = {
             "test_images": 2000,
         },
     ),
+    # what two CPU cores do in a night: trainings of full length, fewer of them; every fourth round of the paper
+    "overnight": Profile(
+        ("fc",),
+        ("fc", "conv2"),
+        seeds=3,
+        rounds=6,
+        stride=4,
+        iterations=None,
+        eval_every=100,
+        levels=tuple(range(25)),
+        mask_epochs=200,
+        mask_eval_every=220,
+        precision="bf16",
+        conv={"seeds": 1, "levels": tuple(range(0, 25, 4)), "mask_epochs": 20, "mask_eval_every": 180},
+    ),
     # the paper's own scale (Zhou et al. 2019, supplement; authors' code)
     "paper": Profile(
         tuple(NETWORKS), tuple(NETWORKS), 5, 24, 1, None, 100, tuple(range(25)), 2000, 220, precision="fp32"

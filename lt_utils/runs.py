@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from lt_utils.profiles import Profile, Settings, choose
 RESULTS_VERSION = 2  # part of every identity: raise it when a change of the code changes results
 
 PRECISIONS = ("fp32", "bf16")
+WINNER = ("large_final", "zero")  # criterion and mask-0 action of winning tickets
 KINDS = {
     "train": "weights are trained: the dense network (round 0) and its pruned descendants",
     "found": "a supermask: the mask of a one-shot pruning, put on untrained weights and evaluated (section 5)",
@@ -40,6 +42,8 @@ class Run:
     mask0: str = "zero"
     schedule: str = "iterative"
     dwr: bool = False  # dynamic weight rescaling, learned supermasks only
+    noise: float = 0.0  # Gaussian, on what kept weights restart from, in standard deviations of the layer's start
+    dropout: float = 0.0  # rate, in training, of the outputs of the dense layers but the last
     stride: int = 1  # a round keeps rate^stride of a layer
     iterations: int = 1
     batch: int = 60
@@ -64,12 +68,17 @@ class Run:
             choose(field, getattr(self, field), names)
         if self.seed < 0 or self.round < 0 or min(self.stride, self.batch, self.eval_every, self.iterations) < 1:
             raise ValueError(f"impossible run: seed and round start at 0, counts at 1, in {self}.")
+        if not 0 <= self.dropout < 1 or not 0 <= self.noise < math.inf:
+            raise ValueError(f"impossible run: dropout is at least 0 and below 1, noise at least 0, in {self}.")
+        if self.noise and (self.kind, self.schedule) != ("train", "ticket"):
+            raise ValueError(f"noise = {self.noise:g} is for trained tickets: give schedule=['ticket'], too.")
 
     @cached_property
     def canonical(self) -> "Run":
         """The same run with every field that cannot matter at its default, so that equal work is done once."""
         if self.kind == "learned":
-            return replace(self, round=0, criterion="large_final", mask0="zero", schedule="iterative", stride=1)
+            own = {"round": 0, "criterion": "large_final", "mask0": "zero", "schedule": "iterative", "stride": 1}
+            return replace(self, **own, dropout=0.0)
         if self.kind == "found":
             return replace(self, mask0="zero", schedule="one_shot", round=self.round * self.stride, stride=1)
         if self.round == 0:
@@ -81,8 +90,9 @@ class Run:
                 learning_rate=self.learning_rate,
                 eval_every=self.eval_every,
                 precision=self.precision,
+                dropout=self.dropout,
             )
-        if self.round == 1 and (self.schedule == "one_shot" or self.treatment == ("large_final", "zero")):
+        if self.round == 1 and not self.noise and (self.schedule == "one_shot" or self.treatment == WINNER):
             return replace(self, schedule="iterative")  # at the first round all schedules are the same
         return self
 
@@ -106,7 +116,8 @@ class Run:
         if run.kind == "learned" or (run.kind == "train" and run.round == 0):
             return None
         if run.schedule == "ticket":
-            return replace(run, schedule="iterative", criterion="large_final", mask1="rewind", mask0="zero")
+            winner = {"schedule": "iterative", "criterion": "large_final", "mask1": "rewind", "mask0": "zero"}
+            return replace(run, **winner, noise=0.0)
         return replace(run, kind="train", round=run.round - 1 if run.schedule == "iterative" else 0).canonical
 
     @property
@@ -126,6 +137,7 @@ class Run:
             self.learning_rate,
             self.eval_every,
             self.precision,
+            self.dropout,
             self.test_images,
         )
 

@@ -4,7 +4,7 @@ An entry is a folder `KEY/` with `run.json` (the run, its metrics, its provenanc
 weight) and, only while another run may start from them, `weights.safetensors`; `checkpoints/KEY.safetensors` is a
 training on its way. Every file is written aside and renamed, `run.json` last, and carries a checksum of its own: a
 killed process leaves a finished run or none, and stores merge by copying one over the other. The store is the folder
-`results/runs/`, or `LT_STORE`. Rows of the tables committed in `results/paper/` count as finished unless `FRESH=1`.
+`results/runs/`, or `LT_STORE`. Rows of the tables committed for the profiles `overnight` and `paper` count as finished unless `FRESH=1`.
 """
 
 import errno
@@ -33,6 +33,7 @@ from lt_utils.runs import Run
 from lt_utils.training import Outcome
 
 VERSION = "0.2.0"
+COMMITTED = ("overnight", "paper")  # profiles whose tables are committed
 STALE = 3600  # seconds after which a half-written file is what a killed process left
 
 
@@ -145,15 +146,16 @@ def metrics(run: Run) -> dict[str, Any] | None:
 
 
 def committed() -> dict[str, dict[str, Any]]:
-    """Finished runs among the rows of the tables committed in `results/paper/`, by key; none if `FRESH` is set."""
-    return {} if os.environ.get("FRESH") else _committed(ROOT / "results" / "paper")
+    """Finished runs among the rows of the committed tables, by key; none if `FRESH` is set."""
+    return {} if os.environ.get("FRESH") else _committed(ROOT / "results")
 
 
 @cache
 def _committed(where: Path) -> dict[str, dict[str, Any]]:
     from lt_utils import tables
 
-    return {key: row for path in sorted(where.glob("0*.csv")) for key, row in tables.finished(path).items()}
+    paths = [path for name in COMMITTED for path in sorted((where / name).glob("0*.csv"))]
+    return {key: row for path in paths for key, row in tables.finished(path).items()}
 
 
 def has_weights(run: Run) -> bool:

@@ -41,6 +41,8 @@ def schema() -> Any:
             "mask0": names(MASK0_ACTIONS),
             "schedule": names(SCHEDULES),
             "dwr": pa.Column(bool),
+            "noise": pa.Column(float, pa.Check.ge(0), coerce=True, default=0.0),
+            "dropout": pa.Column(float, pa.Check.in_range(0, 1, include_max=False), coerce=True, default=0.0),
             "stride": positive,
             "iterations": positive,
             "batch": positive,
@@ -52,7 +54,8 @@ def schema() -> Any:
             "test_accuracy": percent,
             "seconds": pa.Column(float, pa.Check.ge(0), coerce=True),
             "key": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{20}$")),
-        }
+        },
+        add_missing_columns=True,  # those that a table is too old to have, and that have a default
     )
 
 
