@@ -5,20 +5,16 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from dataclasses import replace
-from functools import lru_cache
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from lt_utils import data, speed, store, workers
-from lt_utils.actions import Pruning, restart
-from lt_utils.criteria import prune
-from lt_utils.networks import NETWORKS, initial_weights
+from lt_utils.networks import NETWORKS
 from lt_utils.progress import Progress, duration
-from lt_utils.randomness import generator
 from lt_utils.runs import Run
+from lt_utils.starts import distances, finished_weights, starting_point
 from lt_utils.trainees import DTYPES, Start, precisions
 from lt_utils.training import Outcome, evaluate, train
 from lt_utils.workers import ATTEMPTS, WorkerError
@@ -27,7 +23,6 @@ FOUND_STACK = 16  # found supermasks evaluated at once
 HURRY = 32  # trainings at most that a worker is given at once when time is short
 CHECKPOINT = 120.0  # seconds between two checkpoints of a training
 PATIENCE = 1.0  # seconds between two looks at what another process is doing
-Layers = list[Tensor]
 
 
 class OutOfTime(Exception):
@@ -42,67 +37,6 @@ def out_of_memory(error: Exception) -> bool:
 def default_device() -> str:
     """The first GPU, if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@lru_cache(maxsize=4)
-def _parent(run: Run) -> tuple[Layers, Layers, Layers]:
-    """Start, final weights and mask of a finished run, a tensor per layer each."""
-    start, final, _ = store.weights(run)
-    return start, final, store.mask(run)
-
-
-def starting_point(run: Run) -> tuple[Layers, Layers]:
-    """Start weights and mask of a run, a CPU tensor per layer each. Its parent must be finished."""
-    layers, initial = NETWORKS[run.network].layers, initial_weights(run.network, run.seed)
-    ones = [torch.ones(layer.shape, dtype=torch.bool) for layer in layers]
-    if run.parent is None:  # dense, or a learned supermask
-        w_i, w_f, before, kept = list(initial), list(initial), ones, ones
-    elif run.parent.round == run.canonical.round and run.kind == "train":  # the winning ticket's mask
-        w_i, w_f, before, kept = list(initial), list(initial), ones, store.mask(run.parent)
-    else:
-        w_i, w_f, before = _parent(run.parent)
-        counts = run.canonical.prune_counts([int(mask.sum()) for mask in before])
-        kept = [
-            prune(run.criterion, *tensors, count, _source(run, "ties", i))
-            for i, (*tensors, count) in enumerate(zip(w_i, w_f, before, counts))
-        ]
-    if run.parent is None and run.kind == "train":
-        return w_i, kept
-    prunings = [
-        Pruning(layer, initial[i], w_i[i], w_f[i], kept[i], before[i] & ~kept[i], restart_source(run, i))
-        for i, layer in enumerate(layers)
-    ]
-    return [_disturbed(run, i, restart(p, run.mask1, run.mask0), p) for i, p in enumerate(prunings)], kept
-
-
-def _disturbed(run: Run, i: int, values: Tensor, p: Pruning) -> Tensor:
-    """A layer's start values, with the run's Gaussian noise on the kept weights."""
-    if not run.noise:
-        return values
-    noise = torch.randn(values.shape, generator=_source(run, "noise", i))
-    return torch.where(p.kept, values + run.noise * p.layer.glorot_std * noise, values)
-
-
-def distances(run: Run, kept: Layers) -> dict[str, float]:
-    """How far the weights of a mask went in the training of the dense network, and how far the others, in standard
-    deviations of a layer's start, mean over layers (LTH, appendix F); nothing for a dense network, or if its weights
-    aren't kept any more."""
-    dense = replace(run, round=0).canonical
-    if dense == run.canonical or not store.has_weights(dense):
-        return {}
-    start, final, _ = _parent(dense)
-    went = [(f - s).abs() / layer.glorot_std for s, f, layer in zip(start, final, NETWORKS[run.network].layers)]
-    both = {"distance_kept": kept, "distance_pruned": [~k for k in kept]}
-    return {name: sum(w[m].mean().item() for w, m in zip(went, masks)) / len(went) for name, masks in both.items()}
-
-
-def restart_source(run: Run, layer: int) -> torch.Generator:
-    """Chance in the mask-1 action of a layer."""
-    return _source(run, "restart", layer)
-
-
-def _source(run: Run, purpose: str, layer: int) -> torch.Generator:
-    return generator(run.seed, purpose, run.canonical.round, layer)
 
 
 def _found(runs: list[Run], start: Start, dataset: data.Dataset) -> list[Outcome]:
@@ -219,7 +153,7 @@ def work(
                 with speed.threads(min(plan.threads, torch.get_num_threads())):
                     _do_all(group, FOUND_STACK if group[0].kind == "found" else plan.stack, device, deadline)
         except store.Gone:
-            _parent.cache_clear()
+            finished_weights.cache_clear()
             return False
     return True
 

@@ -5,6 +5,7 @@ dense weights are (M, outputs, inputs), convolution weights (M, outputs, inputs,
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -150,8 +151,15 @@ def _features(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Ten
     return x.permute(0, 2, 3, 1).flatten(1)
 
 
-def forward(network: Network, weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
-    """Logits (M, B, 10) of a stack of M networks on images (M, B, pixels) or (M, B, channels, height, width)."""
+def forward(
+    network: Network,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    images: Tensor,
+    dropout: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Logits (M, B, 10) of a stack of M networks on images (M, B, pixels) or (M, B, channels, height, width); the
+    outputs of the dense layers but the last go through `dropout`."""
     x = images.to(weights[0].dtype)
     convolutions = sum(layer.role == "conv" for layer in network.layers)
     if convolutions:
@@ -162,4 +170,5 @@ def forward(network: Network, weights: list[Tensor], biases: list[Tensor], image
         x = _StackedLinear.apply(x.to(weights[i].dtype), weights[i], biases[i])  # (M, B, outputs)
         if i < len(weights) - 1:
             x = x.relu()
+            x = dropout(x) if dropout else x
     return x

@@ -12,10 +12,11 @@ from pandas.io.formats.style import Styler
 
 from lt_utils import claims, plots, store, tables, tickets
 from lt_utils.data import ROOT
-from lt_utils.lottery import OutOfTime, execute, starting_point
+from lt_utils.lottery import OutOfTime, execute
 from lt_utils.networks import NETWORKS
 from lt_utils.profiles import Settings
 from lt_utils.runs import Run, sweep
+from lt_utils.starts import starting_point
 
 SAVED_SVG = {"svg.hashsalt": "lt_utils", "svg.fonttype": "none"}
 

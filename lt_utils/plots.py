@@ -36,6 +36,7 @@ REFERENCE = "random"
 FEW = 7  # lines that one panel holds
 GREY = (REFERENCE, "random mask")
 VARIANTS = ("winning ticket (iterative)", "one-shot ticket", "ticket's mask, random reinit", "random mask")
+NOISY, DROPOUT = "ticket with noise of {:g} sigma", ", dropout"
 BASELINES = ("large_final", "rewind", "zero", VARIANTS[0])
 WEIGHTS = {"rewind": "initial weights", "constant_same_sign": "signed constant"}
 
@@ -173,7 +174,8 @@ def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], 
 
 
 def ticket_curves(table: pd.DataFrame) -> Figure:
-    """Accuracy, learning speed, iteration of early stopping, and training minus test accuracy, per variant."""
+    """Two rows of panels per network: accuracy, learning speed and iteration of early stopping per variant; training
+    minus test accuracy, tickets with noise, and how far weights went in the dense training."""
     table = table.assign(variant=table.apply(variant, axis=1), gap=table["train_accuracy"] - table["test_accuracy"])
     labels = {
         "test_accuracy": ACCURACY,
@@ -181,28 +183,49 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
         "best_iteration": "iteration of early stopping\n(lowest validation loss)",
         "gap": "training minus test accuracy (points)",
     }
-    networks = networks_of(table)
-    size = (19, 4.6 * len(networks))
-    figure, grid = plt.subplots(len(networks), 4, figsize=size, squeeze=False, layout="constrained")
-    for network, row in zip(networks, grid):
+    networks, present = networks_of(table), table["variant"].unique()
+    main = [name for name in (*VARIANTS, VARIANTS[0] + DROPOUT) if name in present]
+    noisy = [VARIANTS[0], *sorted(name for name in present if " sigma" in name), VARIANTS[2]]
+    size = (16, 8.8 * len(networks))
+    figure, grid = plt.subplots(2 * len(networks), 3, figsize=size, squeeze=False, layout="constrained")
+    for i, network in enumerate(networks):
         here = table[table["network"] == network]
-        for axes, (y, label) in zip(row, labels.items()):
-            _lines(axes, here, y, "variant", _style(list(VARIANTS)))
-            _dense_line(axes, here, y)
-            axes.set_ylabel(label)
+        panels = list(grid[2 * i : 2 * i + 2].flat)
+        drawn = [(y, label, main) for y, label in labels.items()] + [("test_accuracy", ACCURACY, noisy)]
+        for axes, (y, label, names) in zip(panels, drawn):
+            _lines(axes, here[here["variant"].isin(names)], y, "variant", _style(names))
+            _dense_line(axes, here[here["variant"] == VARIANTS[0]], y)
+            axes.set(ylabel=label, title=_title(network))
             axes.get_legend().remove()
-            axes.set_title(_title(network))
-        row[0].legend(fontsize=9, loc="lower left")
+        for axes in panels[::4]:
+            axes.legend(fontsize=9, loc="lower left")
+        _distances(panels[5], here[here["variant"] == VARIANTS[0]])
+        panels[5].set_title(_title(network, "training of the dense network"))
     return figure
+
+
+def _distances(axes: Axes, tickets: pd.DataFrame) -> None:
+    """How far the weights that a ticket keeps went in the dense training, and how far the others."""
+    words = {"distance_kept": "weights in the ticket", "distance_pruned": "the others"}
+    if not set(words) <= set(tickets):
+        return axes.axis("off")
+    long = tickets.rename(columns=words).melt(["weights_remaining", "seed"], list(words.values()), "which").dropna()
+    _lines(axes, long, "value", "which", _style(list(words.values())))
+    axes.get_legend().set_title(None)
+    axes.set_ylabel("mean distance from the start\n(standard deviations of the layer's start)")
 
 
 def variant(row: pd.Series) -> str:
     """Name of a run in the comparison of winning tickets with their controls (Frankle and Carbin 2019)."""
+    if row.get("noise", 0):
+        return NOISY.format(row["noise"])
     if row["schedule"] == "one_shot":
-        return VARIANTS[1]
-    if row["schedule"] == "ticket":
-        return VARIANTS[2]
-    return VARIANTS[3] if row["criterion"] == "random" else VARIANTS[0]
+        name = VARIANTS[1]
+    elif row["schedule"] == "ticket" and row["round"]:
+        name = VARIANTS[2] if row["mask1"] != "rewind" else VARIANTS[0]
+    else:
+        name = VARIANTS[3] if row["criterion"] == "random" else VARIANTS[0]
+    return name + DROPOUT * bool(row.get("dropout", 0))
 
 
 def criterion_regions(table: pd.DataFrame) -> Figure:

@@ -4,7 +4,7 @@ An entry is a folder `KEY/` with `run.json` (the run, its metrics, its provenanc
 weight) and, only while another run may start from them, `weights.safetensors`; `checkpoints/KEY.safetensors` is a
 training on its way. Every file is written aside and renamed, `run.json` last, and carries a checksum of its own: a
 killed process leaves a finished run or none, and stores merge by copying one over the other. The store is the folder
-`results/runs/`, or `LT_STORE`. Rows of the tables committed for the profiles `overnight` and `paper` count as finished unless `FRESH=1`.
+`results/runs/`, or `LT_STORE`. Rows of the tables that are committed count as finished unless `FRESH=1`.
 """
 
 import errno

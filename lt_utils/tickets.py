@@ -5,16 +5,16 @@ supermask is stored as one bit per weight and a seed). A trained ticket has the 
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lt_utils import data, store
-from lt_utils.actions import Pruning, restart
-from lt_utils.lottery import restart_source, starting_point
 from lt_utils.networks import NETWORKS, initial_weights
 from lt_utils.runs import RESULTS_VERSION, Run
+from lt_utils.starts import restarted, starting_point
 from lt_utils.trainees import rescaling
 
 FORMAT = "lt_utils ticket 1"
@@ -66,9 +66,8 @@ def load_ticket(path: Path | str) -> nn.Sequential:
 
 def _start(run: Run, i: int, mask: Tensor) -> Tensor:
     """Start weights of layer `i` under its mask, from the seed."""
-    layer, initial = NETWORKS[run.network].layers[i], initial_weights(run.network, run.seed)[i]
-    pruning = Pruning(layer, initial, initial, initial, mask, ~mask, restart_source(run, i))
-    weights = restart(pruning, run.mask1, "zero")
+    initial = initial_weights(run.network, run.seed)[i]
+    weights = restarted(replace(run, mask0="zero"), i, initial, initial, initial, mask, ~mask)
     return weights * rescaling(mask.unsqueeze(0).float(), torch.tensor([run.dwr]))[0] if run.dwr else weights
 
 

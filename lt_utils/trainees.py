@@ -31,6 +31,7 @@ class Trainee(Protocol):
     """What the loop trains."""
 
     trained: list[Tensor]  # fp32, network axis first
+    dropout: "Dropout | None"  # of the steps of training
 
     def leaves(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases for the forward pass of a step; a learned mask is sampled anew."""
@@ -100,10 +101,45 @@ class _Layer:
         self.leaf.grad = None
 
 
+class Sampler:
+    """Uniform random numbers for sampled masks: one stream per seed, whatever else is in the stack."""
+
+    def __init__(self, runs: list[Run], purpose: str, device: torch.device) -> None:
+        seeds = sorted({run.seed for run in runs})
+        self._streams = [generator(seed, purpose, device=device) for seed in seeds]
+        self._which = torch.tensor([seeds.index(run.seed) for run in runs], device=device)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Numbers in [0, 1) of the shape of `like` (M, ...); networks of one seed get the same."""
+        draws = [torch.rand(like.shape[1:], generator=g, device=like.device) for g in self._streams]
+        return torch.stack(draws)[self._which]
+
+    def state(self) -> Tensor:
+        """The streams' states, one per network."""
+        return torch.stack([stream.get_state() for stream in self._streams])[self._which.cpu()]
+
+    def restore(self, state: Tensor) -> None:
+        """Go on from the streams' states."""
+        for i, stream in enumerate(self._streams):
+            stream.set_state(state[int((self._which == i).nonzero()[0])].cpu().clone())
+
+
+class Dropout:
+    """Sets outputs to zero at random, at the runs' rate, and scales the others up (LTH, section 4)."""
+
+    def __init__(self, runs: list[Run], device: torch.device) -> None:
+        self.rate, self.draw = runs[0].dropout, Sampler(runs, "dropout", device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Outputs (M, B, outputs) of a layer, some of them dropped; networks of one seed drop the same."""
+        return x * (self.draw.uniform(x) >= self.rate) / (1 - self.rate)
+
+
 class Weights:
     """Ordinary training: Adam on weights and biases; only weights under the mask are trained."""
 
     def __init__(self, runs: list[Run], start: Start) -> None:
+        self.dropout = Dropout(runs, start.weights[0].device) if runs[0].dropout else None
         self.dtypes = precisions(runs[0])
         self.layers = [_Layer(w, m, d) for w, m, d in zip(start.weights, start.masks, self.dtypes)]
         zeros = [w.new_zeros(w.shape[:2]) for w in start.weights]
@@ -139,8 +175,8 @@ class Weights:
 
     @torch.no_grad()
     def state(self) -> dict[str, Tensor]:
-        """Values and Adam's two moments."""
-        state = {}
+        """Values, Adam's two moments, and the random streams of dropout."""
+        state = {"random": self.dropout.draw.state()} if self.dropout else {}
         for i, layer in enumerate(self._all):
             state[f"value.{i}"] = layer.values.detach()
             for name in MOMENTS:
@@ -159,29 +195,8 @@ class Weights:
             step = torch.tensor(float(steps), device=layer.given.device)
             self.optimiser.state[layer.given] = {"step": step, **moments}
             layer.spread()
-
-
-class Sampler:
-    """Uniform random numbers for sampled masks: one stream per seed, whatever else is in the stack."""
-
-    def __init__(self, runs: list[Run], purpose: str, device: torch.device) -> None:
-        seeds = sorted({run.seed for run in runs})
-        self._streams = [generator(seed, purpose, device=device) for seed in seeds]
-        self._which = torch.tensor([seeds.index(run.seed) for run in runs], device=device)
-
-    def uniform(self, like: Tensor) -> Tensor:
-        """Numbers in [0, 1) of the shape of `like` (M, ...); networks of one seed get the same."""
-        draws = [torch.rand(like.shape[1:], generator=g, device=like.device) for g in self._streams]
-        return torch.stack(draws)[self._which]
-
-    def state(self) -> Tensor:
-        """The streams' states, one per network."""
-        return torch.stack([stream.get_state() for stream in self._streams])[self._which.cpu()]
-
-    def restore(self, state: Tensor) -> None:
-        """Go on from the streams' states."""
-        for i, stream in enumerate(self._streams):
-            stream.set_state(state[int((self._which == i).nonzero()[0])].cpu().clone())
+        if self.dropout:
+            self.dropout.draw.restore(state["random"])
 
 
 class _SampledMask(torch.autograd.Function):
@@ -223,7 +238,7 @@ class Scores:
         every = [torch.ones_like(w, dtype=torch.bool) for w in start.weights]
         self.layers = [_Layer(torch.zeros_like(w), m, torch.float32) for w, m in zip(start.weights, every)]
         self.trained = [layer.values for layer in self.layers]
-        self.runs = runs
+        self.runs, self.dropout = runs, None
         self.draw_for("masks")
         given = [layer.given for layer in self.layers]
         self.optimiser = torch.optim.SGD(given, lr=runs[0].learning_rate, momentum=0.9, fused=True)

@@ -112,7 +112,7 @@ def train(
 def step(run: Run, trainee: Trainee, split: Split, rows: Tensor) -> None:
     """One optimiser step of every network of the stack on its own batch, `rows` (M, B) of the training set."""
     images = split.images.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-    logits = forward(NETWORKS[run.network], *trainee.leaves(), images)
+    logits = forward(NETWORKS[run.network], *trainee.leaves(), images, trainee.dropout)
     loss = F.cross_entropy(logits.flatten(0, 1), split.labels[rows].flatten(), reduction="sum") / run.batch
     loss.backward()
     trainee.update()

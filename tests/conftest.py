@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import lt_utils as lt
-from lt_utils import lottery
+from lt_utils import starts
 
 
 @pytest.fixture
@@ -10,7 +10,7 @@ def store(tmp_path, monkeypatch):
     """An empty store, results and figures of the test's own."""
     for variable, name in (("LT_STORE", "store"), ("LT_RESULTS", "results"), ("LT_FIGURES", "figures")):
         monkeypatch.setenv(variable, str(tmp_path / name))
-    lottery._parent.cache_clear()
+    starts.finished_weights.cache_clear()
     return tmp_path / "store"
 
 

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from lt_utils.claims import CLAIMS, PAPER, Claim, _test, holm, interval, judge, scorecard, verdict
+from lt_utils.plots import variant
 
 
 @pytest.fixture
@@ -77,12 +78,51 @@ def test_holm_adjusts_for_the_number_of_claims_that_were_tested():
     assert scorecard(judged)["verdict_holm"].tolist() == ["reproduced", "not run", "contradicted"]
 
 
-def test_every_claim_that_is_not_built_says_so_and_none_is_twice():
+def test_no_claim_is_there_twice():
     every = [claim for claims in CLAIMS.values() for claim in claims]
-    assert all(claim.missing or claim.runs for claim in every)
     for network in PAPER:
         statements = [claim.statement for claim in every if network in claim.networks]
         assert len(statements) == len(set(statements))
+
+
+def tickets(name, accuracy, remaining=4.0, **fields):
+    """Three seeds of one variant at one density."""
+    common = {"network": "conv2", "kind": "train", "schedule": "iterative", "criterion": "large_final", "round": 1}
+    common |= {"mask1": "rewind", "noise": 0.0, "dropout": 0.0, "weights_remaining": remaining}
+    table = pd.DataFrame([common | fields | {"seed": s, "test_accuracy": accuracy + 0.1 * s} for s in range(3)])
+    assert set(table.apply(variant, axis=1)) == {name}
+    return table
+
+
+def test_claims_about_noise_dropout_and_distance():
+    table = pd.concat(
+        [
+            tickets("winning ticket (iterative)", 97, distance_kept=0.9, distance_pruned=0.4),
+            tickets("winning ticket (iterative)", 96, 100.0, round=0),
+            tickets("winning ticket (iterative), dropout", 96.5, 100.0, round=0, dropout=0.5),
+            tickets("ticket's mask, random reinit", 93, schedule="ticket", mask1="reinit"),
+            tickets("ticket with noise of 0.5 sigma", 96.8, schedule="ticket", noise=0.5),
+            tickets("ticket with noise of 2 sigma", 93.3, schedule="ticket", noise=2.0),
+            tickets("ticket with noise of 3 sigma", 96, schedule="ticket", noise=3.0),
+        ]
+    )
+    found = judge("00_lottery_tickets", table)
+    verdicts = {
+        words: found[found["claim"].str.contains(words, regex=False)].iloc[0]
+        for words in ("0.5 sigma", "2 sigma", "3 sigma", "farther", "raises the dense", "goes well", "stop earlier")
+    }
+    assert {words: row["verdict"] for words, row in verdicts.items()} == {
+        "0.5 sigma": "reproduced",
+        "2 sigma": "reproduced",  # random reinit has 0.3 points less, where it may have one
+        "3 sigma": "contradicted",
+        "farther": "reproduced",
+        "raises the dense": "reproduced",
+        "goes well": "not run",
+        "stop earlier": "not run",  # the table says nothing about iterations
+    }
+    assert verdicts["2 sigma"]["difference"] == pytest.approx(-0.3)
+    assert verdicts["farther"]["difference"] == pytest.approx(0.5)
+    assert verdicts["farther"]["unit"] == "standard deviations"
 
 
 def test_the_interval_is_the_t_interval():

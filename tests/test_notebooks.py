@@ -184,7 +184,7 @@ def test_make_with_a_budget_stops_in_time_draws_what_is_there_and_goes_on(tmp_pa
     }
     words = ["make", "reproduce", "PROFILE=smoke", f"PYTHON={sys.executable}", "ONLY=00_lottery_tickets"]
     command = [*words, "PARAMS=iterations=1500 seeds=1"]
-    first = subprocess.run([*command, "BUDGET=8s"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    first = subprocess.run([*command, "BUDGET=3s"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr[-2000:]
     assert "The same command goes on from there." in first.stdout
     table = tmp_path / "results" / "smoke-custom" / "00_lottery_tickets.csv"

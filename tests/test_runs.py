@@ -9,6 +9,7 @@ import lt_utils as lt
 from lt_utils import lottery
 from lt_utils import store as run_store
 from lt_utils.runs import Run
+from lt_utils.starts import starting_point
 
 BASE = {"iterations": 12, "learning_rate": 1.2e-3, "eval_every": 6}
 
@@ -44,6 +45,9 @@ def test_equal_work_has_one_key_and_different_work_another():
         *(Run(round=1, criterion=c, **BASE) for c in lt.CRITERIA),
         *(Run(round=1, mask1=a, **BASE) for a in lt.MASK1_ACTIONS),
         *(Run(round=1, mask0=a, **BASE) for a in lt.MASK0_ACTIONS),
+        *(Run(round=1, noise=n, schedule="ticket", **BASE) for n in (0.5, 2.0)),
+        Run(dropout=0.5, **BASE),
+        Run(round=1, dropout=0.5, **BASE),
     ]
     assert len({run.key for run in [dense, *varied]}) == 1 + len(varied) - 2  # large_final, rewind, zero is one run
 
@@ -56,6 +60,8 @@ def test_a_run_says_what_it_builds_on():
     assert Run(round=3, schedule="one_shot", **BASE).parent == Run(**BASE)
     ticket = Run(round=3, schedule="ticket", mask1="reinit", **BASE)
     assert ticket.parent == Run(round=3, **BASE)
+    assert Run(round=3, schedule="ticket", noise=2.0, **BASE).parent == Run(round=3, **BASE)
+    assert Run(round=1, dropout=0.5, **BASE).parent == Run(dropout=0.5, **BASE)
     assert Run(kind="learned", **BASE).parent is None
 
 
@@ -70,6 +76,9 @@ def test_a_run_says_what_it_builds_on():
         ("schedule", "oneshot", "one_shot"),
         ("iterations", 0, "impossible"),
         ("seed", -1, "impossible"),
+        ("dropout", 1.0, "below 1"),
+        ("noise", -0.5, "at least 0"),
+        ("noise", 0.5, "schedule"),
     ],
 )
 def test_impossible_runs_are_refused_with_the_right_choices(field, value, hint):
@@ -170,9 +179,42 @@ def test_one_shot_and_ticket_runs_have_the_density_of_their_round(store):
     a, b, c = (run_store.mask(run) for run in (iterative, one_shot, ticket))
     assert all(abs(int(x.sum()) - int(y.sum())) <= 2 for x, y in zip(a, b))
     assert all(torch.equal(x, y) for x, y in zip(a, c))
-    rewound, _ = lottery.starting_point(iterative)
-    drawn, _ = lottery.starting_point(ticket)
+    rewound, _ = starting_point(iterative)
+    drawn, _ = starting_point(ticket)
     assert (rewound[0][a[0]] != drawn[0][a[0]]).all()
+
+
+def test_noise_is_gaussian_falls_on_the_kept_weights_alone_and_is_in_units_of_the_layers_start(store):
+    s = lt.settings("smoke", stride=3, rounds=1, iterations=2)
+    ticket, *noisy = lt.sweep(s, schedule=["ticket"], noise=[0.0, 0.5, 2.0], round=[1])
+    lt.run([ticket, *noisy])
+    rewound, mask = starting_point(ticket)
+    for run in noisy:
+        values, same = starting_point(run)
+        assert all(torch.equal(a, b) for a, b in zip(mask, same))
+        for layer, v, w, m in zip(lt.NETWORKS["fc"].layers, values, rewound, mask):
+            assert torch.equal(v[~m], w[~m])
+            added = (v - w)[m] / layer.glorot_std
+            assert added.std().item() == pytest.approx(run.noise, rel=0.1)
+            assert added.mean().item() == pytest.approx(0, abs=0.2 * run.noise)
+
+
+def test_how_far_weights_went_is_that_of_the_dense_training_by_the_runs_mask(store):
+    s = lt.settings("smoke", stride=6, rounds=2, iterations=20)
+    runs = [*lt.sweep(s, criterion=["movement"]), *lt.sweep(s, schedule=["ticket"], mask1=["reinit"], round=[2])]
+    table = lt.run(runs)
+    start, final, _ = run_store.weights(runs[0])
+    for run in runs:
+        row = table[(table["round"] == run.round) & (table["schedule"] == run.canonical.schedule)]
+        if run.round == 0:
+            assert row[["distance_kept", "distance_pruned"]].isna().all(axis=None)
+            continue
+        for name, sign in (("distance_kept", True), ("distance_pruned", False)):
+            parts = zip(lt.NETWORKS["fc"].layers, start, final, run_store.mask(run))
+            by_hand = [(f - w).abs()[m == sign].mean() / layer.glorot_std for layer, w, f, m in parts]
+            assert row[name].item() == pytest.approx(sum(by_hand).item() / 3, rel=1e-5)
+    moved = table[(table["criterion"] == "movement") & (table["round"] == 1)]
+    assert (moved["distance_kept"] > 2 * moved["distance_pruned"]).all()  # by that criterion's very definition
 
 
 def test_a_frozen_weight_stays_through_all_rounds(store):
@@ -196,7 +238,7 @@ def test_found_supermasks_are_untrained_weights_under_the_mask(store):
     table = lt.run(runs)
     w_0 = lt.networks.initial_weights("fc", 0)
     for run in runs:
-        _, masks = lottery.starting_point(run)
+        _, masks = starting_point(run)
         kept = [235_200, 30_000, 1_000] if run.round == 0 else [77_071, 9_831, 591]  # n - floor((1 - rate^5) n)
         assert [int(m.sum()) for m in masks] == kept
         values = [w if run.mask1 == "rewind" else w.sign() * w.std() for w in w_0]

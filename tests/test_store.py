@@ -1,5 +1,6 @@
 """The store survives kills at any moment, two processes at once, damage, a full disk; nothing is lost or done twice."""
 
+import itertools
 import json
 import os
 import random
@@ -9,12 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import lt_utils as lt
-from lt_utils import lottery, speed
+from lt_utils import lottery, speed, starts
 from lt_utils import store as run_store
 from lt_utils.data import ROOT
 from lt_utils.runs import Run
@@ -164,7 +166,7 @@ def test_a_damaged_entry_is_set_aside_said_and_done_again(store, tiny, capsys, n
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes({"truncated": content[: len(content) // 2], "bit flipped": content, "empty": b""}[damage])
-    lottery._parent.cache_clear()
+    starts.finished_weights.cache_clear()
     later = lt.run(lt.sweep(tiny, round=[0, 1]))
     said = [line for line in capsys.readouterr().out.splitlines() if "damaged" in line]
     assert len(said) == 1
@@ -251,15 +253,18 @@ def test_what_a_killed_process_left_half_written_goes_after_a_while(store):
 def test_a_budget_stops_in_time_says_what_is_left_and_the_next_call_goes_on(store, monkeypatch, capsys):
     s = lt.settings("smoke", seeds=1, rounds=2, iterations=2000, eval_every=500)
     runs = lt.sweep(s, criterion=["large_final"])
-    lt.run(lt.sweep(lt.settings("smoke", seeds=1, iterations=2), round=[0]))  # the data set is loaded
-    monkeypatch.setenv("LT_DEADLINE", str(time.time() + 2.5))
-    began = time.time()
-    left = lt.execute(runs)
-    assert time.time() - began < 8
-    assert left
+    ticks = itertools.count()  # a clock that goes on by one whenever it is looked at: once per step
+    clock = SimpleNamespace(time=lambda: float(next(ticks)), monotonic=time.monotonic, sleep=time.sleep)
+    monkeypatch.setenv("LT_DEADLINE", "900")
+    with monkeypatch.context() as patch:
+        patch.setattr(lottery, "time", clock)
+        left = lt.execute(runs)
+    assert next(ticks) < 920
     assert "out of time" in capsys.readouterr().err
     stood = [run_store.checkpoint_iteration(run) for run in left.values()]
-    assert any(stood)
+    assert len(stood) == 3
+    assert 800 < stood[0] < 900
+    assert stood[1:] == [0, 0]
     monkeypatch.delenv("LT_DEADLINE")
     assert not lt.execute(runs)
 

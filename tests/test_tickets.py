@@ -7,6 +7,7 @@ import lt_utils as lt
 from lt_utils import data, tickets
 from lt_utils import store as run_store
 from lt_utils.networks import forward, initial_weights
+from lt_utils.starts import starting_point
 
 
 @pytest.fixture
@@ -39,6 +40,16 @@ def test_a_trained_ticket_loads_with_its_accuracy_and_an_untrained_one_with_its_
     start = lt.load_ticket(tmp_path / "start.safetensors")
     for layer, w, m in zip(start[1::2], initial_weights("fc", 0), run_store.mask(run)):
         assert torch.equal(layer.weight, w * m)
+
+
+@pytest.mark.parametrize("start", [{"mask1": ["reinit"]}, {"noise": [2.0]}])
+def test_what_a_ticket_restarts_from_is_drawn_again_when_it_is_loaded(store, tmp_path, fp32, start):
+    (run,) = lt.sweep(fp32, schedule=["ticket"], round=[1], **start)
+    lt.run([run])
+    lt.save_ticket(run, tmp_path / "start.safetensors")
+    loaded = lt.load_ticket(tmp_path / "start.safetensors")
+    for layer, w in zip(loaded[1::2], starting_point(run)[0]):
+        assert torch.equal(layer.weight, w)
 
 
 @pytest.mark.parametrize("network", ["conv2", "conv4", "conv6"])

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from lt_utils import data, lottery
-from lt_utils.lottery import starting_point
 from lt_utils.networks import NETWORKS, forward, initial_weights
 from lt_utils.runs import Run
-from lt_utils.trainees import Scores, Start, rescaling
+from lt_utils.starts import starting_point
+from lt_utils.trainees import Dropout, Scores, Start, rescaling
 from lt_utils.training import batches, evaluate, train
 
 SHORT = {"iterations": 30, "learning_rate": 1.2e-3, "eval_every": 10}
@@ -92,11 +93,11 @@ def test_frozen_weights_are_bit_identical_after_training_and_kept_ones_move(kept
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("kind", ["train", "learned"])
-def test_a_run_does_not_depend_on_its_stack_not_even_in_its_last_bit(kind, precision):
+@pytest.mark.parametrize(("kind", "dropout"), [("train", 0.0), ("train", 0.5), ("learned", 0.0)])
+def test_a_run_does_not_depend_on_its_stack_not_even_in_its_last_bit(kind, dropout, precision):
     """Whatever the others' densities: alone, beside others, and with or without Adam's short cut for few weights."""
-    run = Run(seed=0, kind=kind, precision=precision, **SHORT)
-    others = [Run(seed=s, kind=kind, precision=precision, **SHORT) for s in (1, 2, 3)]
+    same = {"kind": kind, "dropout": dropout, "precision": precision, **SHORT}
+    run, *others = [Run(seed=s, **same) for s in range(4)]
     point, sparse, dense = half_masked(run, kept=0.15), half_masked(run, kept=0.01), half_masked(run, kept=1.0)
     (alone,) = trained([run], [point])
     for neighbours in ([sparse], [dense], [sparse, dense, dense]):
@@ -113,6 +114,22 @@ def test_the_same_seed_twice_gives_the_same_bits(kind):
     first, second = (trained([run], [starting_point(run)])[0] for _ in range(2))
     assert first.metrics == second.metrics
     assert all(torch.equal(a, b) for a, b in zip(first.weights, second.weights))
+
+
+def test_dropout_drops_its_share_scales_the_rest_and_leaves_evaluation_alone():
+    runs = [Run(dropout=0.4, seed=s) for s in (0, 1, 0)]
+    dropped = Dropout(runs, CPU)(torch.ones(3, 200, 300))
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.6])
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.4, abs=0.01)
+    assert torch.equal(dropped[0], dropped[2])  # one seed, one stream
+    assert not torch.equal(dropped[0], dropped[1])
+    run = Run(dropout=0.5, **SHORT)
+    (ours,) = trained([run], [starting_point(run)])
+    (without,) = trained([replace(run, dropout=0.0)], [starting_point(run)])
+    assert not torch.equal(ours.weights[0], without.weights[0])
+    values = [[t.unsqueeze(0) for t in part] for part in (ours.weights, ours.biases)]
+    loss, accuracy = evaluate("fc", *values, data.load("mnist").validation)
+    assert ours.history[-1] == pytest.approx([30, loss.item(), accuracy.item()])
 
 
 def test_bf16_matrix_products_learn_as_well_as_fp32():
@@ -309,9 +326,11 @@ class Memory:
 
 
 @pytest.mark.parametrize("at", [7, 20, 23])
-@pytest.mark.parametrize(("kind", "kept"), [("train", 1.0), ("train", 0.1), ("learned", 1.0)])
-def test_a_training_goes_on_from_a_checkpoint_as_if_never_interrupted(kind, kept, at):
-    runs = [Run(kind=kind, seed=s, dwr=bool(s), **{**SHORT, "eval_every": 10}) for s in (0, 1)]
+@pytest.mark.parametrize(
+    ("kind", "kept", "dropout"), [("train", 1.0, 0.0), ("train", 0.1, 0.0), ("train", 0.5, 0.5), ("learned", 1.0, 0.0)]
+)
+def test_a_training_goes_on_from_a_checkpoint_as_if_never_interrupted(kind, kept, dropout, at):
+    runs = [Run(kind=kind, seed=s, dwr=bool(s), dropout=dropout, **SHORT) for s in (0, 1)]
     points = [half_masked(run, kept=kept) for run in runs]
     whole = trained(runs, points)
     memory = Memory(at)

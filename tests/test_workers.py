@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import lt_utils as lt
-from lt_utils import lottery, workers
+from lt_utils import lottery, starts, workers
 from lt_utils.data import ROOT
 
 
@@ -30,7 +30,7 @@ def alone(sweep, store, tmp_path, monkeypatch):
     with lottery.speed.threads(1):
         table = plain(lt.run(sweep))
     monkeypatch.setenv("LT_STORE", str(store))
-    lottery._parent.cache_clear()
+    starts.finished_weights.cache_clear()
     return table
 
 
