@@ -27,13 +27,14 @@ def summary(profile: str) -> None:
         found = scorecard.verdicts(profile)
     except OutOfTime as nothing_yet:
         return print(nothing_yet)
-    found["interval"] = [f"{row.low:+.1f} to {row.high:+.1f}" for row in found.itertuples()]
+    found["interval"] = [f"{row.low:+.1f} to {row.high:+.1f}" * (row.seeds > 1) for row in found.itertuples()]
     print(
         found[["network", "source", "claim", "difference", "interval", "verdict", "verdict_holm"]]
         .round(1)
         .to_string(index=False, justify="left", na_rep="")
     )
-    print(f"\n{scorecard.supermasks(profile).to_string(na_rep='')}\n\n{scorecard.counts(found).to_string()}")
+    masks = scorecard.supermasks(profile)
+    print("" if masks.empty else f"\n{masks.to_string(na_rep='')}", scorecard.counts(found).to_string(), sep="\n")
     print(
         "\n(differences in points of test accuracy, 95 % intervals over seeds)\n"
         f"figures: {figures_folder(profile)}\ntables and executed notebooks: {results_folder(profile)}"

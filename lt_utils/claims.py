@@ -274,6 +274,23 @@ def _decide(claim: Claim, network: str, table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def in_words(judged: pd.DataFrame) -> str:
+    """What `judge` found, a paragraph per network in HTML: how many claims hold, and which do not or remain open."""
+    paragraphs = []
+    for network, here in judged.groupby("network", sort=False):
+        count = here["verdict"].value_counts()
+        parts = [f"<b>{network}</b>: {count.get('reproduced', 0)} of {len(here)} claims are reproduced."]
+        for name in ("contradicted", "inconclusive", "not run"):
+            rows = here[here["verdict"] == name]
+            said = [
+                row.claim + ("" if pd.isna(row.difference) else f" ({row.difference:+.2f} {row.unit})")
+                for row in rows.itertuples()
+            ]
+            parts += [f"{name.capitalize()}: {'; '.join(said)}."] if said else []
+        paragraphs.append("<br>".join(parts))
+    return "<br><br>".join(paragraphs)
+
+
 def interval(values: pd.Series) -> tuple[float, float]:
     """95 % t interval of the mean; unbounded for fewer than two values."""
     if len(values) < 2:

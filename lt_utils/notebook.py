@@ -56,10 +56,13 @@ def draw(name: str, label: str) -> Figure:
 
 
 def conclude(name: str, table: pd.DataFrame, settings: Settings) -> Styler:
-    """The verdicts on a notebook's claims, kept as results/LABEL/NAME_claims.csv; formatted for reading."""
+    """The verdicts on a notebook's claims, kept as results/LABEL/NAME_claims.csv; formatted for reading, under a
+    sentence per network that says what agrees with the paper and what does not."""
     found = claims.judge(name, table)
     save_table(f"{name}_claims", found, settings)
-    return full(found.drop(columns=["margin", "unit", "direction"]))
+    shown = full(found.drop(columns=["margin", "unit", "direction"])).set_caption(claims.in_words(found))
+    left = [("caption-side", "top"), ("text-align", "left"), ("padding-bottom", "1em")]
+    return shown.set_table_styles([{"selector": "caption", "props": left}])
 
 
 def full(table: pd.DataFrame) -> Styler:

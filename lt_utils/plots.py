@@ -186,6 +186,7 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
     networks, present = networks_of(table), table["variant"].unique()
     main = [name for name in (*VARIANTS, VARIANTS[0] + DROPOUT) if name in present]
     noisy = [VARIANTS[0], *sorted(name for name in present if " sigma" in name), VARIANTS[2]]
+    style = _style(list(dict.fromkeys(main + noisy)))
     size = (16, 8.8 * len(networks))
     figure, grid = plt.subplots(2 * len(networks), 3, figsize=size, squeeze=False, layout="constrained")
     for i, network in enumerate(networks):
@@ -193,7 +194,7 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
         panels = list(grid[2 * i : 2 * i + 2].flat)
         drawn = [(y, label, main) for y, label in labels.items()] + [("test_accuracy", ACCURACY, noisy)]
         for axes, (y, label, names) in zip(panels, drawn):
-            _lines(axes, here[here["variant"].isin(names)], y, "variant", _style(names))
+            _lines(axes, here[here["variant"].isin(names)], y, "variant", style)
             _dense_line(axes, here[here["variant"] == VARIANTS[0]], y)
             axes.set(ylabel=label, title=_title(network))
             axes.get_legend().remove()
@@ -221,8 +222,8 @@ def variant(row: pd.Series) -> str:
         return NOISY.format(row["noise"])
     if row["schedule"] == "one_shot":
         name = VARIANTS[1]
-    elif row["schedule"] == "ticket" and row["round"]:
-        name = VARIANTS[2] if row["mask1"] != "rewind" else VARIANTS[0]
+    elif row["schedule"] == "ticket":
+        name = VARIANTS[2]
     else:
         name = VARIANTS[3] if row["criterion"] == "random" else VARIANTS[0]
     return name + DROPOUT * bool(row.get("dropout", 0))

@@ -5,10 +5,12 @@ import shutil
 import pandas as pd
 
 from lt_utils import scorecard
+from lt_utils.claims import PAPER
 from lt_utils.data import ROOT
 from lt_utils.notebook import figures_folder, results_folder
 
 LABEL = "reference"
+SCALES = {"paper": "paper", "overnight": "overnight", LABEL: "quick"}  # committed results, the longest trainings first
 BEGIN, END = "<!-- tables: written by `make readme` -->", "<!-- end of tables -->"
 BENCH = "<!-- speeds: written by `make readme` -->"
 
@@ -33,21 +35,38 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def tables() -> str:
-    """The README's tables, in Markdown: the count of verdicts, the supermasks beside the paper's, and every verdict."""
-    judged = scorecard.verdicts(LABEL)
+    """The README's tables, in Markdown: supermasks beside the paper's, the count of verdicts, and the verdicts."""
+    shown = [label for label in SCALES if any(results_folder(label).glob("0[0-5]_*_claims.csv"))]
+    judged = scorecard.combined(shown)
     interval = "difference (95 % interval)"
     judged[interval] = [
-        "" if pd.isna(row.difference)
-        else f"{row.difference:+.1f}" + ("" if row.seeds < 2 else f" ({row.low:+.1f} to {row.high:+.1f})")
+        f"{row.difference:+.1f}" + ("" if row.seeds < 2 else f" ({row.low:+.1f} to {row.high:+.1f})")
         for row in judged.itertuples()
     ]  # fmt: skip
+    judged["scale"] = judged["profile"].map(SCALES)
     counted = scorecard.counts(judged)
-    judged = judged.rename(columns={"verdict_holm": "after Holm"})
-    shown = judged[["network", "source", "claim", interval, "seeds", "verdict", "after Holm"]]
     counted.columns = [f"{verdict}, {how}" for how, verdict in counted.columns]
-    masks = scorecard.supermasks(LABEL).map(lambda value: "" if pd.isna(value) else f"{value:.1f}")
-    masks.insert(0, "network", [", ".join(index) for index in masks.index])
-    return "\n\n".join([_markdown(masks), _markdown(counted.reset_index()), _markdown(shown)])
+    judged = judged[judged["seeds"] > 0].rename(columns={"verdict_holm": "after Holm"})
+    columns = ["network", "source", "claim", interval, "scale", "seeds", "verdict", "after Holm"]
+    return "\n\n".join([_markdown(_supermasks(shown)), _markdown(counted.reset_index()), _markdown(judged[columns])])
+
+
+def _supermasks(labels: list[str]) -> pd.DataFrame:
+    """A row per network and scale, with the difference from the paper's figure in points, under the paper's row."""
+    rows = []
+    tables = {label: scorecard.supermasks(label) for label in labels}
+    for network in PAPER:
+        here = {SCALES[label]: table.loc[network] for label, table in tables.items() if network in table.index}
+        if here:
+            paper = next(iter(here.values())).loc["paper"]
+            rows.append({"": f"{network}, the paper's"} | {name: f"{value:.1f}" for name, value in paper.items()})
+        for scale, table in here.items():
+            cells = {
+                name: "" if pd.isna(value) else f"{value:.1f} ({table.loc['difference', name]:+.1f})"
+                for name, value in table.loc["here"].items()
+            }
+            rows.append({"": f"{network}, here at `{scale}`"} | cells)
+    return pd.DataFrame(rows)
 
 
 def speeds() -> str:

@@ -17,6 +17,24 @@ def verdicts(label: str) -> pd.DataFrame:
     return claims.scorecard(pd.concat([tables.read(path) for path in paths], ignore_index=True))
 
 
+def combined(labels: list[str]) -> pd.DataFrame:
+    """Every claim once per network, from the first of the profiles `labels` in which two seeds or more decide it, else
+    from the first that has run it, else "not run"; adjusted for their number. The column `profile` says which it is."""
+    found = pd.concat([verdicts(label).assign(profile=label) for label in labels], ignore_index=True)
+    found["evidence"] = found["seeds"].clip(upper=2)
+    found = found.sort_values("evidence", ascending=False, kind="stable").drop_duplicates(["network", "claim"])
+    every = pd.DataFrame(
+        {"network": network, "source": claim.section, "claim": claim.statement}
+        for network in claims.PAPER
+        for section in claims.CLAIMS.values()
+        for claim in section
+        if network in claim.networks
+    )
+    judged = every.merge(found.drop(columns="source"), how="left", on=["network", "claim"])
+    nothing = {"seeds": 0, "direction": "", "verdict": "not run"}
+    return claims.scorecard(judged.fillna(nothing).astype({"seeds": int}))
+
+
 def counts(judged: pd.DataFrame) -> pd.DataFrame:
     """How many claims have which verdict, per network: alone, and adjusted for the number of claims."""
     alone, adjusted = (
@@ -24,7 +42,9 @@ def counts(judged: pd.DataFrame) -> pd.DataFrame:
         for name in ("verdict", "verdict_holm")
     )
     both = pd.concat({"alone": alone, "after Holm": adjusted}, axis=1)
-    return both.reindex(columns=[(a, v) for a in ("alone", "after Holm") for v in VERDICTS], fill_value=0)
+    columns = [(how, verdict) for how in ("alone", "after Holm") for verdict in VERDICTS]
+    present = [name for name in claims.PAPER if name in both.index]
+    return both.reindex(index=present, columns=columns, fill_value=0)
 
 
 def supermasks(label: str) -> pd.DataFrame:

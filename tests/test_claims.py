@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lt_utils.claims import CLAIMS, PAPER, Claim, _test, holm, interval, judge, scorecard, verdict
+from lt_utils.claims import CLAIMS, PAPER, Claim, _test, holm, in_words, interval, judge, scorecard, verdict
 from lt_utils.plots import variant
 
 
@@ -120,6 +120,9 @@ def test_claims_about_noise_dropout_and_distance():
         "goes well": "not run",
         "stop earlier": "not run",  # the table says nothing about iterations
     }
+    words = in_words(found)
+    assert words.startswith("<b>conv2</b>: 5 of 17 claims are reproduced.")
+    assert "Contradicted: with noise of 3 sigma a ticket's advantage is gone" in words
     assert verdicts["2 sigma"]["difference"] == pytest.approx(-0.3)
     assert verdicts["farther"]["difference"] == pytest.approx(0.5)
     assert verdicts["farther"]["unit"] == "standard deviations"
