@@ -1,9 +1,11 @@
 """Do matrix products in bf16 harm accuracy? The same trainings in fp32 and in bf16, paired by seed.
 
     python -m bench.precision --networks fc conv2 --seeds 10 3
+    python -m bench.precision --profile paper --networks fc --seeds 5
 
-A row per network in results/bench/precision.csv: mean test accuracies, the mean paired difference with its 95 % t
-interval, and the standard deviation between seeds that it is to be seen beside. Rows of other networks stay.
+A row per network and length of training in results/bench/precision.csv: mean test accuracies, the mean paired
+difference with its 95 % t interval, and the standard deviation between seeds that it is to be seen beside. Other rows
+stay.
 """
 
 import argparse
@@ -15,15 +17,15 @@ from lt_utils.claims import interval
 from lt_utils.lottery import run
 from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder
-from lt_utils.profiles import settings
+from lt_utils.profiles import PROFILES, settings
 from lt_utils.runs import sweep
 
 
-def compare(network: str, seeds: int, iterations: int | None) -> dict[str, object]:
+def compare(profile: str, network: str, seeds: int, iterations: int | None) -> dict[str, object]:
     """Dense trainings of a network in both precisions."""
     accuracy = {}
     for precision in ("fp32", "bf16"):
-        s = settings("quick", networks=[network], seeds=seeds, iterations=iterations, precision=precision)
+        s = settings(profile, networks=[network], seeds=seeds, iterations=iterations, precision=precision)
         table = run(sweep(s, round=[0]))
         accuracy[precision] = table.set_index("seed")["test_accuracy"]
     difference = accuracy["bf16"] - accuracy["fp32"]
@@ -47,14 +49,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["fc", "conv2"], choices=list(NETWORKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[10, 3], help="a number for each network")
-    parser.add_argument("--iterations", type=int, help="the profile quick's own by default")
+    parser.add_argument("--profile", default="quick", choices=list(PROFILES))
+    parser.add_argument("--iterations", type=int, help="the profile's own by default")
     options = parser.parse_args()
     if len(options.seeds) != len(options.networks):
         parser.error("give as many --seeds as --networks")
-    found = pd.DataFrame([compare(n, s, options.iterations) for n, s in zip(options.networks, options.seeds)])
+    found = pd.DataFrame(
+        [compare(options.profile, n, s, options.iterations) for n, s in zip(options.networks, options.seeds)]
+    )
     path = results_folder("bench") / "precision.csv"
     before = tables.read(path) if path.exists() else found[:0]
-    tables.write(path, pd.concat([before[~before["network"].isin(options.networks)], found], ignore_index=True))
+    every = pd.concat([before, found], ignore_index=True)
+    tables.write(path, every.drop_duplicates(["network", "iterations"], keep="last"))
     print(found.round(3).to_string(index=False))
 
 

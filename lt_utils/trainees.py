@@ -13,7 +13,7 @@ from torch import Tensor
 from lt_utils.randomness import generator
 from lt_utils.runs import Run
 
-SPARSE = 0.2  # of a layer's weights; below this Adam is given the trained ones alone (measured on a CPU)
+SPARSE = 0.35  # of a layer's weights; below this Adam is given the trained ones alone (measured on a CPU)
 LINE = 16  # numbers in a cache line
 MOMENTS = ("exp_avg", "exp_avg_sq")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -30,8 +30,11 @@ class Start:
 class Trainee(Protocol):
     """What the loop trains."""
 
-    trained: list[Tensor]  # fp32, network axis first
     dropout: "Dropout | None"  # of the steps of training
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """What is trained: fp32, network axis first."""
 
     def leaves(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases for the forward pass of a step; a learned mask is sampled anew."""
@@ -63,22 +66,37 @@ class _Layer:
     differently, and a network's bits must not depend on its place in a stack."""
 
     def __init__(self, values: Tensor, mask: Tensor, dtype: torch.dtype) -> None:
-        self.values = values.clone()
-        self.leaf = self.values.to(dtype).requires_grad_()  # `values` itself, if it is fp32 already
+        self._values = values.clone()
+        self.leaf = self._values.to(dtype).requires_grad_()  # `_values` itself, if it is fp32 already
         few = mask.float().mean() < SPARSE
         self.index = mask.flatten().nonzero().squeeze(1) if few else None
         self.mask = None if few or mask.all() else mask.float()
         self.number = len(self.index) if few else values.numel()
         whole = self.index is None and self.number % LINE == 0
-        self.given = self.values if whole else self.sparse(self.values.detach())
+        self.given = self._values if whole else self.sparse(self._values.detach())
+
+    @property
+    def values(self) -> Tensor:
+        """The fp32 values, brought up to date with what Adam did: where few are trained, steps do without them."""
+        if self.index is not None and self.leaf is not self._values:
+            self._values.view(-1).index_copy_(0, self.index, self.given[: self.number])
+        return self._values
+
+    @values.setter
+    def values(self, values: Tensor) -> None:
+        self._values.copy_(values)
+        if self.given is not self._values:
+            self.given.copy_(self.sparse(self._values))
+        self.leaf.copy_(self._values)
 
     def dense(self, given: Tensor) -> Tensor:
         """Numbers in the shape of what Adam is given, in the shape of the values."""
-        if given.shape == self.values.shape:
+        if given.shape == self._values.shape:
             return given
         if self.index is None:
-            return given[: self.number].view_as(self.values)
-        return torch.zeros_like(self.values).view(-1).scatter_(0, self.index, given[: self.number]).view_as(self.values)
+            return given[: self.number].view_as(self._values)
+        flat = torch.zeros_like(self._values).view(-1)
+        return flat.index_copy_(0, self.index, given[: self.number]).view_as(self._values)
 
     def sparse(self, numbers: Tensor) -> Tensor:
         """The reverse of `dense`; a copy."""
@@ -88,16 +106,17 @@ class _Layer:
     def collect(self) -> None:
         """Give Adam the gradients of the weights that are trained, and zero those of the frozen ones."""
         gradient = self.leaf.grad if self.mask is None else self.leaf.grad.float().mul_(self.mask)
-        self.given.grad = gradient.float() if self.given is self.values else self.sparse(gradient)
+        self.given.grad = gradient.float() if self.given is self._values else self.sparse(gradient)
 
     def spread(self) -> None:
-        """Bring the values and the leaf up to date with what Adam did; frozen weights are not touched."""
+        """Bring the leaf up to date with what Adam did; frozen weights are not touched."""
         if self.index is not None:
-            self.values.view(-1).scatter_(0, self.index, self.given[: self.number])
-        elif self.given is not self.values:
-            self.values.copy_(self.given[: self.number].view_as(self.values))
-        if self.leaf is not self.values:
-            self.leaf.copy_(self.values)
+            self.leaf.view(-1).index_copy_(0, self.index, self.given[: self.number].to(self.leaf.dtype))
+        else:
+            if self.given is not self._values:
+                self._values.copy_(self.given[: self.number].view_as(self._values))
+            if self.leaf is not self._values:
+                self.leaf.copy_(self._values)
         self.leaf.grad = None
 
 
@@ -144,12 +163,16 @@ class Weights:
         self.layers = [_Layer(w, m, d) for w, m, d in zip(start.weights, start.masks, self.dtypes)]
         zeros = [w.new_zeros(w.shape[:2]) for w in start.weights]
         self.biases = [_Layer(b, torch.ones_like(b, dtype=torch.bool), torch.float32) for b in zeros]
-        self.trained = [layer.values for layer in self._all]
         self.optimiser = torch.optim.Adam([layer.given for layer in self._all], lr=runs[0].learning_rate, fused=True)
 
     @property
     def _all(self) -> list[_Layer]:
         return self.layers + self.biases
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The fp32 values of weights and biases."""
+        return [layer.values for layer in self._all]
 
     def leaves(self) -> tuple[list[Tensor], list[Tensor]]:
         """The weights and biases themselves, in the precision of the run."""
@@ -187,14 +210,12 @@ class Weights:
     def restore(self, state: dict[str, Tensor], steps: int) -> None:
         """Go on from values and moments after so many steps."""
         for i, layer in enumerate(self._all):
-            layer.values.copy_(state[f"value.{i}"])
+            layer.values = state[f"value.{i}"]
             moments = {name: state[f"{name}.{i}"].clone() for name in MOMENTS}
             if layer.given is not layer.values:
-                layer.given.copy_(layer.sparse(layer.values))
                 moments = {name: layer.sparse(moment) for name, moment in moments.items()}
             step = torch.tensor(float(steps), device=layer.given.device)
             self.optimiser.state[layer.given] = {"step": step, **moments}
-            layer.spread()
         if self.dropout:
             self.dropout.draw.restore(state["random"])
 
@@ -237,11 +258,15 @@ class Scores:
         self.dwr = torch.tensor([run.dwr for run in runs], device=start.weights[0].device)
         every = [torch.ones_like(w, dtype=torch.bool) for w in start.weights]
         self.layers = [_Layer(torch.zeros_like(w), m, torch.float32) for w, m in zip(start.weights, every)]
-        self.trained = [layer.values for layer in self.layers]
         self.runs, self.dropout = runs, None
         self.draw_for("masks")
         given = [layer.given for layer in self.layers]
         self.optimiser = torch.optim.SGD(given, lr=runs[0].learning_rate, momentum=0.9, fused=True)
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The scores."""
+        return [layer.values for layer in self.layers]
 
     def leaves(self) -> tuple[list[Tensor], list[Tensor]]:
         """The start weights under a sampled mask, and biases of zero."""
@@ -279,10 +304,9 @@ class Scores:
     def restore(self, state: dict[str, Tensor], steps: int) -> None:
         """Go on from scores, momentum and random streams; how many steps they took does not matter."""
         for i, layer in enumerate(self.layers):
-            layer.values.copy_(state[f"value.{i}"])
+            layer.values = state[f"value.{i}"]
             momentum = state[f"momentum.{i}"].clone()
             if layer.given is not layer.values:
-                layer.given.copy_(layer.sparse(layer.values))
                 momentum = layer.sparse(momentum)
             self.optimiser.state[layer.given] = {"momentum_buffer": momentum}
         self.draw.restore(state["random"])

@@ -131,10 +131,10 @@ class Readout:
     @torch.no_grad()
     def validate(self, iteration: int) -> None:
         """Evaluate validation, and keep the values of the networks that have never been better."""
-        weights, biases = self.trainee.parameters(self.trainee.trained)
-        loss, accuracy = evaluate(self.runs[0].network, weights, biases, self.data.validation)
+        trained = self.trainee.trained
+        loss, accuracy = evaluate(self.runs[0].network, *self.trainee.parameters(trained), self.data.validation)
         improved = loss < self.best_loss
-        _copy_where(improved, self.trainee.trained, self.best)
+        _copy_where(improved, trained, self.best)
         self.best_loss = torch.where(improved, loss, self.best_loss)
         self.best_at = torch.where(improved, iteration, self.best_at)
         self.history.append(torch.stack([loss, accuracy]))

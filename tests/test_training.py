@@ -341,3 +341,12 @@ def test_a_training_goes_on_from_a_checkpoint_as_if_never_interrupted(kind, kept
         assert a.metrics == b.metrics
         assert a.history == b.history
         assert all(torch.equal(x, y) for x, y in zip(a.weights + a.biases + a.masks, b.weights + b.biases + b.masks))
+
+
+def test_every_way_to_run_the_convolutions_of_a_stack_gives_the_same_features():
+    from bench.convolutions import WAYS, inputs
+
+    given = inputs("conv4", 3, "fp32", "cpu")
+    expected, *others = [way(*given) for way in WAYS.values()]
+    for features in others:
+        torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-3)
