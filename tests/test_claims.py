@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 
+from lt_utils import tables
 from lt_utils.claims import CLAIMS, PAPER, Claim, _test, holm, in_words, interval, judge, scorecard, verdict
 from lt_utils.plots import variant
+from lt_utils.scorecard import combined, counts
 
 
 @pytest.fixture
@@ -151,3 +153,22 @@ def test_a_claim_with_a_goal_counts_each_seeds_best():
     assert row["ours"] == 42
     assert row["difference"] == 42 - 40
     assert isinstance(Claim("", "", {}, 1.0).than, float)
+
+
+def test_the_combined_scorecard_takes_each_claim_from_the_longest_trainings_that_decide_it(
+    table, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LT_RESULTS", str(tmp_path))
+    parts = {"longest": table[table["seed"] == 0], "long": table[table["mask1"] != "reinit"], "short": table}
+    for label, part in parts.items():
+        tables.write(tmp_path / label / "02_mask1_actions_claims.csv", judge("02_mask1_actions", part))
+    found = combined(list(parts)).set_index(["network", "claim"])
+    beats, equals = found.loc[("fc", "rewind beats reinit")], found.loc[("fc", "reinit_same_sign is as good as rewind")]
+    assert (beats["profile"], beats["seeds"]) == ("short", 3)
+    assert (equals["profile"], equals["seeds"]) == ("long", 3)
+    low, high = sorted([beats["p"], equals["p"]])
+    assert sorted([beats["p_holm"], equals["p_holm"]]) == pytest.approx([2 * low, max(2 * low, high)])
+    assert found.loc[("fc", "rewind beats constant"), "verdict"] == "not run"
+    assert found.loc[("conv6", "rewind beats reinit"), "verdict_holm"] == "not run"
+    assert len(found) == sum(len(claim.networks) for claims in CLAIMS.values() for claim in claims)
+    assert counts(found.reset_index()).loc["fc", ("alone", "reproduced")] == 2

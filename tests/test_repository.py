@@ -49,6 +49,13 @@ def test_a_misspelt_notebook_stops_make_with_the_right_names():
     assert "01_mask_criteria" in done.stderr
 
 
+def test_committed_notebooks_are_executed_again_as_a_clone_cannot_tell_whether_they_are_whole():
+    for profile in ("overnight", "paper"):
+        command = ["make", "-n", "reproduce", f"PROFILE={profile}", "ONLY=04_supermasks"]
+        planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert f"execute.py 04_supermasks --profile {profile}" in planned
+
+
 def test_the_engine_stays_thin():
     lines = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "lt_utils").glob("*.py")}
     assert max(lines.values()) <= 350, lines
