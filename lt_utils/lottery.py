@@ -122,11 +122,6 @@ def missing(runs: Iterable[Run], weights: bool = False) -> dict[str, Run]:
     return todo
 
 
-def _again(todo: dict[str, Run]) -> set[str]:
-    """Those of `todo` that are finished, but whose weights or mask a later run needs and does not find."""
-    return {key for key, run in todo.items() if store.metrics(run)}
-
-
 def _finished(run: Run, again: set[str]) -> bool:
     return bool(store.metrics(run)) and (run.key not in again or store.has_weights(run))
 
@@ -204,60 +199,81 @@ def execute(
         steps = sum(_steps(run) - store.checkpoint_iteration(run) for run in todo.values())
         with Progress(steps, f"{len(todo)} trainings") as progress:
             progress.say(f"{len(todo)} trainings are new, {found} found" + f"; about {duration(seconds)}" * bool(todo))
-            left = _sweep(lambda: missing(runs, weights), todo, places, deadline, progress)
+            left = _Sweep(lambda: missing(runs, weights), places, deadline, progress).finish()
             if left:
                 progress.say(f"out of time: {len(left)} trainings are left")
     return left
 
 
-def _sweep(
-    look: Callable[[], dict[str, Run]],
-    todo: dict[str, Run],
-    places: list[workers.Worker],
-    deadline: float,
-    progress: Progress,
-) -> dict[str, Run]:
-    """Do `todo`, and return what time did not suffice for; `look` finds anew what is to be done."""
-    busy: dict[Future, tuple[workers.Worker, list[Run]]] = {}
-    failures: dict[str, int] = {}
-    late, again = False, _again(todo)
-    while todo or busy:
-        taken = {run.key for _, stack in busy.values() for run in stack}
-        for place in [p for p in places if all(p is not worker for worker, _ in busy.values())]:
-            stack = [] if late else _next(todo, taken, len(places), by_value=deadline < math.inf)
+class _Sweep:
+    """A sweep on its way: what is still to be done, who is doing what, and how often workers died at it."""
+
+    def __init__(
+        self,
+        look: Callable[[], dict[str, Run]],
+        places: list[workers.Worker],
+        deadline: float,
+        progress: Progress,
+    ) -> None:
+        self.look, self.places, self.deadline, self.progress = look, places, deadline, progress
+        self.busy: dict[Future, tuple[workers.Worker, list[Run]]] = {}
+        self.failures: dict[str, int] = {}
+        self.late = False
+        self._look_again()
+
+    def finish(self) -> dict[str, Run]:
+        """Do what is to be done, and return what time did not suffice for."""
+        while self.todo or self.busy:
+            self._hand_out()
+            if not self.busy:
+                break
+            done, _ = wait(self.busy, return_when=FIRST_COMPLETED)
+            progressed = [self._take(future) for future in done]
+            if not any(progressed) and not self.late:
+                time.sleep(PATIENCE)  # another process is doing it
+                self._look_again()
+        return self.todo
+
+    def _look_again(self) -> None:
+        """Find anew what is to be done; of it, what is finished, but without the weights that a later run starts from."""
+        self.todo = self.look()
+        self.again = {key for key, run in self.todo.items() if store.metrics(run)}
+
+    def _hand_out(self) -> None:
+        """Give every free worker a stack."""
+        taken = {run.key for _, stack in self.busy.values() for run in stack}
+        for place in [p for p in self.places if all(p is not worker for worker, _ in self.busy.values())]:
+            stack = [] if self.late else _next(self.todo, taken, len(self.places), by_value=self.deadline < math.inf)
             if stack:
-                busy[place.submit(work, stack, again, deadline)] = place, stack
+                self.busy[place.submit(work, stack, self.again, self.deadline)] = place, stack
                 taken |= {run.key for run in stack}
-        if not busy:
-            break
-        done, _ = wait(busy, return_when=FIRST_COMPLETED)
-        progressed = False
-        for future in done:
-            place, stack = busy.pop(future)
-            try:
-                whole = future.result()
-            except OutOfTime:
-                late = whole = True
-            except (BrokenExecutor, CancelledError) as error:
-                place.executor, whole = None, True
-                failures[stack[0].key] = failures.get(stack[0].key, 0) + 1
-                if failures[stack[0].key] == ATTEMPTS:
-                    why = f"a worker died {ATTEMPTS} times at the same trainings: look for what ends it (often memory)"
-                    raise WorkerError(f"{why}; what is finished is kept.") from error
-            finished = [run for run in stack if _finished(run, again)]
-            progressed = progressed or bool(finished)
-            if len(places) > 1 or place.environment:
-                progress.advance(sum(map(_steps, finished)))
-            for run in finished:
-                todo.pop(run.key, None)
-            if not whole:
-                todo = look()
-                again = _again(todo)
-        if not progressed and not late:
-            time.sleep(PATIENCE)  # another process is doing it
-            todo = look()
-            again = _again(todo)
-    return todo
+
+    def _take(self, future: Future) -> bool:
+        """Take what a worker has finished; False if that is nothing."""
+        place, stack = self.busy.pop(future)
+        whole = True
+        try:
+            whole = future.result()
+        except OutOfTime:
+            self.late = True
+        except (BrokenExecutor, CancelledError) as error:
+            self._died(place, stack, error)
+        finished = [run for run in stack if _finished(run, self.again)]
+        if len(self.places) > 1 or place.environment:
+            self.progress.advance(sum(map(_steps, finished)))
+        for run in finished:
+            self.todo.pop(run.key, None)
+        if not whole:
+            self._look_again()
+        return bool(finished)
+
+    def _died(self, place: workers.Worker, stack: list[Run], error: Exception) -> None:
+        """Have a new worker in the place of one that died. WorkerError if that goes on happening."""
+        place.executor = None
+        self.failures[stack[0].key] = self.failures.get(stack[0].key, 0) + 1
+        if self.failures[stack[0].key] == ATTEMPTS:
+            why = f"a worker died {ATTEMPTS} times at the same trainings: look for what ends it (often memory)"
+            raise WorkerError(f"{why}; what is finished is kept.") from error
 
 
 def _next(todo: dict[str, Run], taken: set[str], places: int, by_value: bool) -> list[Run]:
