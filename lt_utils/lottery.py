@@ -235,7 +235,7 @@ class _Sweep:
         return self.todo
 
     def _look_again(self) -> None:
-        """Find anew what is to be done; of it, what is finished, but without the weights that a later run starts from."""
+        """Find anew what is to be done, and which of it is finished, but without the weights that a later run needs."""
         self.todo = self.look()
         self.again = {key for key, run in self.todo.items() if store.metrics(run)}
 

@@ -63,7 +63,7 @@ PROFILES = {
     "overnight": Profile(
         ("fc",),
         ("fc", "conv2"),
-        seeds=3,
+        seeds=5,
         rounds=6,
         stride=4,
         iterations=None,
