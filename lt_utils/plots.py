@@ -33,6 +33,7 @@ FAMILIES = {
     ],
 }
 REFERENCE = "random"
+TOP = 10.0  # points that the accuracy panels of tickets show
 FEW = 7  # lines that one panel holds
 GREY = (REFERENCE, "random mask")
 VARIANTS = ("winning ticket (iterative)", "one-shot ticket", "ticket's mask, random reinit", "random mask")
@@ -187,8 +188,8 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
     main = [name for name in (*VARIANTS, VARIANTS[0] + DROPOUT) if name in present]
     noisy = [VARIANTS[0], *sorted(name for name in present if " sigma" in name), VARIANTS[2]]
     style = _style(list(dict.fromkeys(main + noisy)))
-    size = (16, 8.8 * len(networks))
-    figure, grid = plt.subplots(2 * len(networks), 3, figsize=size, squeeze=False, layout="constrained")
+    rows = 2 * len(networks)
+    figure, grid = plt.subplots(rows, 3, figsize=(16, 4.4 * rows), squeeze=False, layout="constrained")
     for i, network in enumerate(networks):
         here = table[table["network"] == network]
         panels = list(grid[2 * i : 2 * i + 2].flat)
@@ -198,6 +199,8 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
             _dense_line(axes, here[here["variant"] == VARIANTS[0]], y)
             axes.set(ylabel=label, title=_title(network))
             axes.get_legend().remove()
+            if y.endswith("accuracy"):
+                axes.set_ylim(max(axes.get_ylim()[0], here[y].max() - TOP), here[y].max() + 0.04 * TOP)
         for axes in panels[::4]:
             axes.legend(fontsize=9, loc="lower left")
         _distances(panels[5], here[here["variant"] == VARIANTS[0]])
@@ -235,15 +238,9 @@ def criterion_regions(table: pd.DataFrame) -> Figure:
     `table` has `w_i`, `w_f` and a 0/1 column per criterion.
     """
     names = [c for c in table.columns if c not in ("network", "layer", "w_i", "w_f")]
-    figure, grid = plt.subplots(
-        -(-len(names) // 5),
-        5,
-        figsize=(15, 3.1 * -(-len(names) // 5)),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    rows = -(-len(names) // 5)
+    shared = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
+    figure, grid = plt.subplots(rows, 5, figsize=(15, 3.1 * rows), **shared)
     reach = 1.05 * table[["w_i", "w_f"]].abs().to_numpy().max()
     for axes, name in zip(grid.flat, names):
         for kept, colour in ((0, "0.75"), (1, "#0072B2")):

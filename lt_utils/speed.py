@@ -24,6 +24,7 @@ from lt_utils.training import CONV_BATCH_CPU, batches, evaluation_iterations, st
 STACKS = {"dense": (16, 32, 64), "conv": (1, 4)}  # what is tried on a CPU; a GPU takes what fits its memory
 GPU_STACK = 512
 WORTH_MEASURING = 2e12  # FLOP of a group of runs: ten seconds or more, where measuring takes a few seconds
+TELLING = 8  # networks in a stack; a network of a smaller one takes longer
 SECONDS = 0.4  # of one measurement, after a step to warm up
 ASSUMED = {"cpu": 1e11, "cuda": 1e13}  # FLOP/s before anything is measured
 
@@ -149,7 +150,8 @@ def learn(runs: list[Run], device: str, seconds: float) -> None:
     run, known = runs[0], _known().get(_name(runs[0], device))
     if not known and device.startswith("cuda") and _work(runs) >= WORTH_MEASURING:
         known = assumed(run, device)
-    if not known or run.kind == "found" or _work(runs) < WORTH_MEASURING:
+    few = known and len(runs) < min(known.stack, TELLING)
+    if not known or few or run.kind == "found" or _work(runs) < WORTH_MEASURING:
         return
     expected = estimate(run, device) / known.seconds
     note(run, device, replace(known, seconds=seconds / len(runs) / expected))
