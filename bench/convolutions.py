@@ -26,11 +26,6 @@ REPEATS, SECONDS, BATCH = 3, 0.5, 60
 Way = Callable[[tuple[Layer, ...], list[Tensor], list[Tensor], Tensor], Tensor]
 
 
-def one_by_one(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
-    """A loop over the networks."""
-    return features(layers, weights, biases, images)
-
-
 def grouped(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
     """A convolution with as many groups as networks, their channels side by side."""
     stack = len(images)
@@ -53,7 +48,7 @@ def vmapped(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tenso
     return torch.vmap(one)(weights, biases, images)
 
 
-WAYS: dict[str, Way] = {"one by one": one_by_one, "grouped": grouped, "vmapped": vmapped}
+WAYS: dict[str, Way] = {"one by one": features, "grouped": grouped, "vmapped": vmapped}
 
 
 def inputs(network: str, stack: int, precision: str, device: str) -> tuple:

@@ -199,7 +199,7 @@ def execute(
         steps = sum(_steps(run) - store.checkpoint_iteration(run) for run in todo.values())
         with Progress(steps, f"{len(todo)} trainings") as progress:
             progress.say(f"{len(todo)} trainings are new, {found} found" + f"; about {duration(seconds)}" * bool(todo))
-            left = _Sweep(lambda: missing(runs, weights), places, deadline, progress).finish()
+            left = _Sweep(lambda: missing(runs, weights), todo, places, deadline, progress).finish()
             if left:
                 progress.say(f"out of time: {len(left)} trainings are left")
     return left
@@ -211,6 +211,7 @@ class _Sweep:
     def __init__(
         self,
         look: Callable[[], dict[str, Run]],
+        todo: dict[str, Run],
         places: list[workers.Worker],
         deadline: float,
         progress: Progress,
@@ -219,7 +220,7 @@ class _Sweep:
         self.busy: dict[Future, tuple[workers.Worker, list[Run]]] = {}
         self.failures: dict[str, int] = {}
         self.late = False
-        self._look_again()
+        self._take_up(todo)
 
     def finish(self) -> dict[str, Run]:
         """Do what is to be done, and return what time did not suffice for."""
@@ -231,13 +232,13 @@ class _Sweep:
             progressed = [self._take(future) for future in done]
             if not any(progressed) and not self.late:
                 time.sleep(PATIENCE)  # another process is doing it
-                self._look_again()
+                self._take_up(self.look())
         return self.todo
 
-    def _look_again(self) -> None:
-        """Find anew what is to be done, and which of it is finished, but without the weights that a later run needs."""
-        self.todo = self.look()
-        self.again = {key for key, run in self.todo.items() if store.metrics(run)}
+    def _take_up(self, todo: dict[str, Run]) -> None:
+        """Have `todo` to do; some of it is finished, but without the weights that a later run needs."""
+        self.todo = todo
+        self.again = {key for key, run in todo.items() if store.metrics(run)}
 
     def _hand_out(self) -> None:
         """Give every free worker a stack."""
@@ -264,7 +265,7 @@ class _Sweep:
         for run in finished:
             self.todo.pop(run.key, None)
         if not whole:
-            self._look_again()
+            self._take_up(self.look())
         return bool(finished)
 
     def _died(self, place: workers.Worker, stack: list[Run], error: Exception) -> None:

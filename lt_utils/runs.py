@@ -77,8 +77,8 @@ class Run:
     def canonical(self) -> "Run":
         """The same run with every field that cannot matter at its default, so that equal work is done once."""
         if self.kind == "learned":
-            own = {"round": 0, "criterion": "large_final", "mask0": "zero", "schedule": "iterative", "stride": 1}
-            return replace(self, **own, dropout=0.0)
+            given = {"round": 0, "schedule": "iterative", "stride": 1, "dropout": 0.0}
+            return replace(self, criterion=WINNER[0], mask0=WINNER[1], **given)
         if self.kind == "found":
             return replace(self, mask0="zero", schedule="one_shot", round=self.round * self.stride, stride=1)
         if self.round == 0:
@@ -116,8 +116,8 @@ class Run:
         if run.kind == "learned" or (run.kind == "train" and run.round == 0):
             return None
         if run.schedule == "ticket":
-            winner = {"schedule": "iterative", "criterion": "large_final", "mask1": "rewind", "mask0": "zero"}
-            return replace(run, **winner, noise=0.0)
+            given = {"schedule": "iterative", "mask1": "rewind", "noise": 0.0}
+            return replace(run, criterion=WINNER[0], mask0=WINNER[1], **given)
         return replace(run, kind="train", round=run.round - 1 if run.schedule == "iterative" else 0).canonical
 
     @property
