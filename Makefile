@@ -20,8 +20,8 @@ export LT_DRAW_ONLY := $(BUDGET)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 NOTEBOOKS := $(if $(ONLY),$(ONLY),$(basename $(notdir $(wildcard notebooks/*.ipynb))))
-PROFILES := smoke quick overnight paper
-COMMITTED := overnight paper
+PROFILES := smoke quick evening overnight paper
+COMMITTED := evening overnight paper
 $(if $(filter $(PROFILE),$(PROFILES) $(PROFILES:%=%-custom)),,$(error PROFILE=$(PROFILE): no such profile; choose from $(PROFILES)))
 LABEL := $(PROFILE)$(if $(PARAMS),-custom)
 EXECUTED := $(NOTEBOOKS:%=$(RESULTS)/$(LABEL)/%.ipynb)
@@ -40,7 +40,7 @@ endif
 
 .PHONY: always reproduce train cost figures lab bench test data setup clean help readme lock check
 
-reproduce: $(if $(BUDGET),train) $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|overnight|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9" BUDGET=30m]
+reproduce: $(if $(BUDGET),train) $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|evening|overnight|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9" BUDGET=30m]
 	@$(PYTHON) -m lt_utils summary --profile $(LABEL)
 
 # Of committed results a clone can't tell whether they are whole: those notebooks are always executed.
@@ -93,7 +93,7 @@ lock: $(READY)  ## rewrite requirements.txt from requirements.in
 	.venv/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate requirements.in -o requirements.txt
 
 clean:  ## remove what `make reproduce` made (results, figures, finished runs); keep .venv, data, and what is committed
-	rm -rf {results,figures}/{smoke,quick,{smoke,quick,overnight,paper}-custom} results/runs
+	rm -rf {results,figures}/{smoke,quick,*-custom} results/runs
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile

@@ -59,6 +59,20 @@ PROFILES = {
             "test_images": 2000,
         },
     ),
+    # what two CPU cores do in an evening: every notebook on Conv2, trained for a twentieth of its length
+    "evening": Profile(
+        ("conv2",),
+        ("conv2",),
+        seeds=3,
+        rounds=3,
+        stride=6,
+        iterations=1000,
+        eval_every=250,
+        levels=tuple(range(0, 25, 4)),
+        mask_epochs=3,
+        mask_eval_every=180,
+        precision="bf16",
+    ),
     # what two CPU cores do in a night: trainings of full length, fewer of them; every fourth round of the paper
     "overnight": Profile(
         ("fc",),

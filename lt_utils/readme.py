@@ -10,7 +10,12 @@ from lt_utils.data import ROOT
 from lt_utils.notebook import figures_folder, results_folder
 
 LABEL = "reference"
-SCALES = {"paper": "paper", "overnight": "overnight", LABEL: "quick"}  # committed results, the longest trainings first
+SCALES = {  # committed results, the longest trainings first
+    "paper": "paper",
+    "overnight": "overnight",
+    "evening": "evening",
+    LABEL: "quick",
+}
 BEGIN, END = "<!-- tables: written by `make readme` -->", "<!-- end of tables -->"
 BENCH = "<!-- speeds: written by `make readme` -->"
 

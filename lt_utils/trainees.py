@@ -3,6 +3,7 @@
 Both keep fp32 values and lend the forward pass tensors of the run's precision (the output layer's are always fp32).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -130,8 +131,17 @@ class Sampler:
 
     def uniform(self, like: Tensor) -> Tensor:
         """Numbers in [0, 1) of the shape of `like` (M, ...); networks of one seed get the same."""
+        return torch.cat([numbers for _, numbers in self.parts(like)])
+
+    def parts(self, like: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """The same in parts, each with the networks that it is for: one by one on a CPU, so that what is computed of a
+        network stays in the caches, and its bits do not depend on the others; at once on a GPU."""
         draws = [torch.rand(like.shape[1:], generator=g, device=like.device) for g in self._streams]
-        return torch.stack(draws)[self._which]
+        if like.is_cuda:
+            yield slice(None), torch.stack(draws)[self._which]
+            return
+        for m, seed in enumerate(self._which.tolist()):
+            yield slice(m, m + 1), draws[seed].unsqueeze(0)
 
     def state(self) -> Tensor:
         """The streams' states, one per network."""
@@ -224,21 +234,27 @@ class _SampledMask(torch.autograd.Function):
     """weights * b * factor, b ~ Bernoulli(sigmoid(scores)); straight-through: b's gradient goes to sigmoid(scores)."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, weights: Tensor, uniform: Tensor, dwr: Tensor, dtype: torch.dtype) -> Tensor:
-        probability = torch.empty_like(scores)
-        whole = [(scores, probability)] if scores.is_cuda else zip(scores, probability)
-        for one, result in whole:  # network by network, as a CPU rounds what is left over at a vector's end differently
-            torch.sigmoid(one, out=result)
-        mask = (uniform < probability).float()
-        factor = rescaling(mask, dwr)
-        ctx.save_for_backward(weights, factor, probability)
-        return mask.mul_(weights).mul_(factor).to(dtype)
+    def forward(ctx: Any, scores: Tensor, weights: Tensor, draw: Sampler, dwr: Tensor, dtype: torch.dtype) -> Tensor:
+        probability, masked = torch.empty_like(scores), torch.empty_like(weights, dtype=dtype)
+        ctx.parts, ctx.factors = [], []
+        for part, uniform in draw.parts(scores):
+            mask = torch.empty_like(uniform)  # of numbers: a CPU is many times slower at truth values
+            torch.lt(uniform, torch.sigmoid(scores[part], out=probability[part]), out=mask)
+            factor = rescaling(mask, dwr[part])
+            masked[part].copy_(mask.mul_(weights[part]).mul_(factor))
+            ctx.parts.append(part)
+            ctx.factors.append(factor)
+        ctx.save_for_backward(weights, probability)
+        return masked
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weights, factor, probability = ctx.saved_tensors
-        to_mask = (gradient.float() * weights).mul_(factor)
-        return torch.ops.aten.sigmoid_backward(to_mask, probability), None, None, None, None
+        weights, probability = ctx.saved_tensors
+        to_scores = torch.empty_like(probability)
+        for part, factor in zip(ctx.parts, ctx.factors):
+            own = torch.mul(gradient[part].float(), weights[part], out=to_scores[part]).mul_(factor)
+            torch.ops.aten.sigmoid_backward(own, probability[part], grad_input=own)
+        return to_scores, None, None, None, None
 
 
 def rescaling(mask: Tensor, dwr: Tensor) -> Tensor:
@@ -275,8 +291,7 @@ class Scores:
     def parameters(self, values: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The start weights under a mask sampled from the scores `values`, and biases of zero."""
         masked = [
-            _SampledMask.apply(s, w, self.draw.uniform(s), self.dwr, d)
-            for s, w, d in zip(values, self.weights, self.dtypes)
+            _SampledMask.apply(s, w, self.draw, self.dwr, d) for s, w, d in zip(values, self.weights, self.dtypes)
         ]
         return masked, self.biases
 

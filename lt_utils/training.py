@@ -36,10 +36,10 @@ class Outcome:
 
 def batches(runs: list[Run], epoch: int, images: int, device: torch.device) -> Tensor:
     """Orders (M, images) of an epoch: a fresh permutation for each (seed, round), shared by all its treatments."""
-    drawn = {(r.seed, r.canonical.round): None for r in runs}
-    for seed, level in drawn:
-        drawn[seed, level] = torch.randperm(images, generator=generator(seed, "batches", level, epoch))
-    return torch.stack([drawn[r.seed, r.canonical.round] for r in runs]).to(device)
+    whose = [(r.seed, r.canonical.round) for r in runs]
+    different = list(dict.fromkeys(whose))
+    drawn = [torch.randperm(images, generator=generator(seed, "batches", level, epoch)) for seed, level in different]
+    return torch.stack(drawn).to(device)[[different.index(one) for one in whose]]
 
 
 @torch.no_grad()

@@ -50,7 +50,9 @@ def test_a_misspelt_notebook_stops_make_with_the_right_names():
 
 
 def test_committed_notebooks_are_executed_again_as_a_clone_cannot_tell_whether_they_are_whole():
-    for profile in ("overnight", "paper"):
+    from lt_utils import store
+
+    for profile in store.COMMITTED:
         command = ["make", "-n", "reproduce", f"PROFILE={profile}", "ONLY=04_supermasks"]
         planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         assert f"execute.py 04_supermasks --profile {profile}" in planned
