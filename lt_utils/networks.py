@@ -103,6 +103,12 @@ NETWORKS = {
 }
 
 
+def title(network: str, *words: str) -> str:
+    """A network's name, and words about it, as figures write them."""
+    name = network.upper() if network == "fc" else network.capitalize()
+    return ", ".join([name, *filter(None, words)])
+
+
 def draw(layer: Layer, source: torch.Generator) -> Tensor:
     """Glorot normal weights, truncated at two standard deviations as Keras does it: the variance is that of the
     untruncated normal, 2 / (fan_in + fan_out). Shape `layer.shape`, on the CPU."""

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
-from lt_utils.networks import NETWORKS
+from lt_utils.forest import scorecard
+from lt_utils.networks import NETWORKS, title
 
 REMAINING, ACCURACY = "weights remaining (%)", "test accuracy (%)"
 FAMILIES = {
@@ -75,7 +76,7 @@ Panels = list[tuple[str, str, list[str]]]
 
 
 def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> list[Panels]:
-    """Per network, a list of (network, title, names): a panel per family, or one for all names if they are few. Names
+    """Per network, a list of (network, family, names): a panel per family, or one for all names if they are few. Names
     that `families` does not know come in a panel of their own."""
     rows = []
     for network in networks_of(table):
@@ -84,11 +85,11 @@ def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> li
         known = {name for names in families.values() for name in names} | {REFERENCE}
         others = {"others": [name for name in present if name not in known]}
         named = {
-            title: [n for n in [*names, REFERENCE] if n in present] for title, names in (families | others).items()
+            family: [n for n in [*names, REFERENCE] if n in present] for family, names in (families | others).items()
         }
         if len(present) <= FEW:
             named = {"": list(dict.fromkeys(name for names in named.values() for name in names))}
-        rows.append([(network, title, names) for title, names in named.items() if set(names) - {REFERENCE}])
+        rows.append([(network, family, names) for family, names in named.items() if set(names) - {REFERENCE}])
     return rows
 
 
@@ -106,11 +107,6 @@ def _grid(rows: list[Panels], below: int) -> tuple[Figure, list[tuple[tuple[str,
         for axes in block[:, len(row) :].flat:
             axes.axis("off")
     return figure, panels
-
-
-def _title(network: str, *words: str) -> str:
-    name = network.upper() if network == "fc" else network.capitalize()
-    return ", ".join([name, *filter(None, words)])
 
 
 def percent_axis(axes: Axes) -> None:
@@ -159,14 +155,14 @@ def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], 
     means = table.groupby(["network", hue, "round"])["test_accuracy"].mean()
     spread = (means.groupby("network").max() - means.groupby("network").min()).max()
     figure, drawn = _grid(_panels(table, hue, panels), 2 if spread > 2 * zoom else 1)
-    for (network, title, names), column in drawn:
+    for (network, family, names), column in drawn:
         here = table[(table["network"] == network) & table[hue].isin(names)]
         for axes in column:
             _lines(axes, here, "test_accuracy", hue, _style(names))
             _dense_line(axes, here)
             axes.set_ylabel(ACCURACY)
             axes.get_legend().remove()
-        column[0].set_title(_title(network, title))
+        column[0].set_title(title(network, family))
         column[0].legend(*column[0].get_legend_handles_labels(), fontsize=8, loc="lower left", framealpha=0.9)
         if len(column) == 2:
             top = means[network].max()
@@ -197,14 +193,14 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
         for axes, (y, label, names) in zip(panels, drawn):
             _lines(axes, here[here["variant"].isin(names)], y, "variant", style)
             _dense_line(axes, here[here["variant"] == VARIANTS[0]], y)
-            axes.set(ylabel=label, title=_title(network))
+            axes.set(ylabel=label, title=title(network))
             axes.get_legend().remove()
             if y.endswith("accuracy"):
                 axes.set_ylim(max(axes.get_ylim()[0], here[y].max() - TOP), here[y].max() + 0.04 * TOP)
         for axes in panels[::4]:
             axes.legend(fontsize=9, loc="lower left")
         _distances(panels[5], here[here["variant"] == VARIANTS[0]])
-        panels[5].set_title(_title(network, "training of the dense network"))
+        panels[5].set_title(title(network, "training of the dense network"))
     return figure
 
 
@@ -262,12 +258,12 @@ def found_supermasks(table: pd.DataFrame) -> Figure:
     """Test accuracy of untrained weights under each criterion's mask: per network an upper row on w_i and a lower on
     the signed constant; a column per family of criteria."""
     figure, drawn = _grid(_panels(table, "criterion", FAMILIES), 2)
-    for (network, title, names), column in drawn:
+    for (network, family, names), column in drawn:
         for axes, (action, words) in zip(column, WEIGHTS.items()):
             here = table[(table["network"] == network) & (table["mask1"] == action) & table["criterion"].isin(names)]
             _lines(axes, here, "test_accuracy", "criterion", _style(names))
             axes.axhline(10, color="black", linestyle=":", linewidth=1, label="chance")
-            axes.set(ylabel=f"{ACCURACY}, untrained", title=_title(network, title, words))
+            axes.set(ylabel=f"{ACCURACY}, untrained", title=title(network, family, words))
             axes.get_legend().remove()
         column[0].legend(*column[0].get_legend_handles_labels(), fontsize=8, loc="upper right")
     return figure
@@ -295,41 +291,9 @@ def learned_supermasks(table: pd.DataFrame) -> Figure:
             note = (i, values.mean())
             axes.annotate(f"{note[1]:.1f}", note, xytext=(20, 0), textcoords="offset points", va="center", fontsize=9)
         axes.set_xticks(range(len(order)), order)
-        axes.set(xlabel="", ylabel=ACCURACY, title=_title(network, "learned supermasks"))
+        axes.set(xlabel="", ylabel=ACCURACY, title=title(network, "learned supermasks"))
         axes.set_xlim(-0.5, len(order) - 0.3)
         axes.grid(axis="y", alpha=0.3)
-    return figure
-
-
-VERDICT_COLOURS = {"reproduced": "#0072B2", "contradicted": "#D55E00", "inconclusive": "0.5"}
-
-
-def scorecard(table: pd.DataFrame) -> Figure:
-    """Every claim's difference in points with its 95 % interval over seeds, coloured by its verdict; filled where the
-    verdict survives the adjustment for the number of claims. Grey bars are margins of equality."""
-    here = table[(table["unit"] == "points") & (table["seeds"] > 0)].iloc[::-1].reset_index(drop=True)
-    figure, axes = plt.subplots(figsize=(11, 1.6 + 0.27 * max(4, len(here))), layout="constrained")
-    reach = 1.3 * max(2.0, here["difference"].abs().max() if len(here) else 0.0)
-    for i, row in here.iterrows():
-        colour = VERDICT_COLOURS[row["verdict"]]
-        if row["margin"] == row["margin"]:
-            axes.barh(i, 2 * row["margin"], left=-row["margin"], height=0.8, color="0.9", zorder=0)
-        low, high = max(row["low"], -reach), min(row["high"], reach)
-        axes.plot([low, high], [i, i], color=colour, linewidth=1.6, solid_capstyle="butt")
-        filled = row["verdict_holm"] == row["verdict"] and row["verdict"] != "inconclusive"
-        axes.plot(row["difference"], i, "o", color=colour, markerfacecolor=colour if filled else "white", markersize=5)
-    for verdict, colour in VERDICT_COLOURS.items():
-        axes.plot([], [], "o-", color=colour, markerfacecolor="white", label=verdict)
-    axes.plot([], [], "o", color="black", label="filled: also after Holm")
-    names = [f"{_title(row.network)}: {row.claim}" for row in here.itertuples()]
-    axes.set_yticks(range(len(here)), names, fontsize=7.5)
-    axes.set_xscale("symlog", linthresh=1)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.set(xlim=(-reach, reach), ylim=(-0.8, len(here) - 0.2))
-    axes.set_xlabel("difference (points), mean over seeds and 95 % interval")
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=4, fontsize=8)
     return figure
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 
-from lt_utils import scorecard
+from lt_utils import plots, scorecard
 from lt_utils.claims import PAPER
 from lt_utils.data import ROOT
 from lt_utils.notebook import figures_folder, results_folder
@@ -17,6 +17,7 @@ SCALES = {  # committed results, the longest trainings first
     LABEL: "quick",
 }
 BEGIN, END = "<!-- tables: written by `make readme` -->", "<!-- end of tables -->"
+SHOWN = "![Every claim tested: difference, interval, verdict](figures/reference/scorecard.png)"
 BENCH = "<!-- speeds: written by `make readme` -->"
 
 
@@ -32,6 +33,13 @@ def collect(profile: str) -> None:
         shutil.copy(path, figures)
     for path in sorted(results_folder(profile).glob("0?_*.ipynb")):
         shutil.copy(path, results)
+    figure = plots.scorecard(scorecard.combined(committed()))
+    figure.savefig(figures / "scorecard.png", dpi=110, metadata={"Software": None})
+
+
+def committed() -> list[str]:
+    """The folders under results/ whose verdicts are shown."""
+    return [label for label in SCALES if any(results_folder(label).glob("0[0-5]_*_claims.csv"))]
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -41,7 +49,7 @@ def _markdown(table: pd.DataFrame) -> str:
 
 def tables() -> str:
     """The README's tables, in Markdown: supermasks beside the paper's, the count of verdicts, and the verdicts."""
-    shown = [label for label in SCALES if any(results_folder(label).glob("0[0-5]_*_claims.csv"))]
+    shown = committed()
     judged = scorecard.combined(shown)
     interval = "difference (95 % interval)"
     judged[interval] = [
@@ -53,7 +61,8 @@ def tables() -> str:
     counted.columns = [f"{verdict}, {how}" for how, verdict in counted.columns]
     judged = judged[judged["seeds"] > 0].rename(columns={"verdict_holm": "after Holm"})
     columns = ["network", "source", "claim", interval, "scale", "seeds", "verdict", "after Holm"]
-    return "\n\n".join([_markdown(_supermasks(shown)), _markdown(counted.reset_index()), _markdown(judged[columns])])
+    every = f"<details><summary>Every claim that was tested</summary>\n\n{_markdown(judged[columns])}\n\n</details>"
+    return "\n\n".join([_markdown(_supermasks(shown)), _markdown(counted.reset_index()), SHOWN, every])
 
 
 def _supermasks(labels: list[str]) -> pd.DataFrame:

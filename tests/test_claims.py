@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lt_utils import tables
+from lt_utils import forest, tables
 from lt_utils.claims import CLAIMS, PAPER, Claim, _test, holm, in_words, interval, judge, scorecard, verdict
 from lt_utils.plots import variant
 from lt_utils.scorecard import combined, counts
@@ -172,3 +172,18 @@ def test_the_combined_scorecard_takes_each_claim_from_the_longest_trainings_that
     assert found.loc[("conv6", "rewind beats reinit"), "verdict_holm"] == "not run"
     assert len(found) == sum(len(claim.networks) for claims in CLAIMS.values() for claim in claims)
     assert counts(found.reset_index()).loc["fc", ("alone", "reproduced")] == 2
+
+
+def test_the_forest_plot_shows_every_claim_under_its_section(table):
+    sources = {claim.section.removesuffix(" (?)") for claims in CLAIMS.values() for claim in claims}
+    assert sources == set(forest.SECTIONS)
+    judged = scorecard(judge("02_mask1_actions", table))
+    one_seed = judged.iloc[:1].assign(network="conv2", source="LTH", seeds=1, low=-float("inf"), high=float("inf"))
+    axes = forest.scorecard(pd.concat([judged, one_seed])).axes[0]
+    labels = [tick.get_text() for tick in axes.get_yticklabels()]
+    tested = judged[judged["seeds"] > 0]
+    assert labels[0] == forest.SECTIONS["DLT 3"]
+    assert labels[1 : len(tested) + 1] == [f"FC: {claim}" for claim in tested["claim"]]
+    assert labels[-2:] == [forest.SECTIONS["LTH"], f"Conv2: {judged['claim'][0]}"]
+    level = [line for line in axes.lines if len(line.get_xdata()) == 2 and len(set(line.get_ydata())) == 1]
+    assert len(level) == len(tested)  # one seed has no interval
