@@ -61,6 +61,13 @@ def precisions(run: Run) -> list[torch.dtype]:
     return [*[DTYPES[run.precision]] * (run.layers - 1), torch.float32]
 
 
+def _chosen(mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """How a layer's trained weights are chosen: by their indices, if they are few, or by a mask of numbers, or all."""
+    if mask.float().mean() < SPARSE:
+        return mask.flatten().nonzero().squeeze(1), None
+    return None, None if mask.all() else mask.float()
+
+
 class _Layer:
     """A layer's weights or biases: fp32 values, the leaf that the forward pass uses, and what of them Adam is given:
     all, or, if few are trained, those alone; filled up to whole cache lines, as Adam rounds what is left over
@@ -69,10 +76,8 @@ class _Layer:
     def __init__(self, values: Tensor, mask: Tensor, dtype: torch.dtype) -> None:
         self._values = values.clone()
         self.leaf = self._values.to(dtype).requires_grad_()  # `_values` itself, if it is fp32 already
-        few = mask.float().mean() < SPARSE
-        self.index = mask.flatten().nonzero().squeeze(1) if few else None
-        self.mask = None if few or mask.all() else mask.float()
-        self.number = len(self.index) if few else values.numel()
+        self.index, self.mask = _chosen(mask)
+        self.number = values.numel() if self.index is None else len(self.index)
         whole = self.index is None and self.number % LINE == 0
         self.given = self._values if whole else self.sparse(self._values.detach())
 
@@ -137,7 +142,7 @@ class Sampler:
         """The same in parts, each with the networks that it is for: one by one on a CPU, so that what is computed of a
         network stays in the caches, and its bits do not depend on the others; at once on a GPU."""
         draws = [torch.rand(like.shape[1:], generator=g, device=like.device) for g in self._streams]
-        if like.is_cuda:
+        if like.device.type != "cpu":
             yield slice(None), torch.stack(draws)[self._which]
             return
         for m, seed in enumerate(self._which.tolist()):

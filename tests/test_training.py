@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lt_utils import data, lottery
+from lt_utils import data, lottery, trainees
 from lt_utils.networks import NETWORKS, forward, initial_weights
 from lt_utils.runs import Run
 from lt_utils.starts import starting_point
-from lt_utils.trainees import Dropout, Scores, Start, rescaling
-from lt_utils.training import batches, evaluate, train
+from lt_utils.trainees import DTYPES, SPARSE, Dropout, Scores, Start, rescaling, trainee_of
+from lt_utils.training import Readout, batches, evaluate, step, train
 
 SHORT = {"iterations": 30, "learning_rate": 1.2e-3, "eval_every": 10}
 CPU = torch.device("cpu")
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
 def half_masked(run, seed=0, kept=0.5):
@@ -30,6 +31,14 @@ def half_masked(run, seed=0, kept=0.5):
 
 def stacked(points):
     return Start(*([torch.stack(layer) for layer in zip(*part)] for part in zip(*points)))
+
+
+def there(start):
+    return Start([w.cuda() for w in start.weights], [m.cuda() for m in start.masks])
+
+
+def images_of(run, device="cpu"):
+    return data.load(NETWORKS[run.network].dataset, device, DTYPES[run.precision])
 
 
 def trained(runs, points, dataset="mnist"):
@@ -276,14 +285,69 @@ def test_evaluation_counts_hits_over_the_whole_split():
     assert loss[1].item() == pytest.approx(F.cross_entropy(logits, dataset.validation.labels).item(), rel=1e-4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_agrees_with_the_cpu():
-    runs = [Run(seed=s, **SHORT) for s in (0, 1)]
-    points = [starting_point(run) for run in runs]
-    start = stacked(points)
-    there = Start([w.cuda() for w in start.weights], [m.cuda() for m in start.masks])
-    for a, b in zip(train(runs, start, data.load("mnist")), train(runs, there, data.load("mnist", "cuda"))):
+@CUDA
+@pytest.mark.parametrize(("precision", "kept"), [("fp32", 1.0), ("fp32", 0.1), ("bf16", 0.5)])
+def test_cuda_agrees_with_the_cpu(precision, kept):
+    runs = [Run(seed=s, precision=precision, **SHORT) for s in (0, 1)]
+    start = stacked([half_masked(run, kept=kept) for run in runs])
+    for a, b in zip(train(runs, start, images_of(runs[0])), train(runs, there(start), images_of(runs[0], "cuda"))):
         assert a.metrics["test_accuracy"] == pytest.approx(b.metrics["test_accuracy"], abs=0.5)
+        assert a.metrics["validation_loss"] == pytest.approx(b.metrics["validation_loss"], rel=0.02)
+
+
+@CUDA
+@pytest.mark.parametrize("kind", ["train", "learned"])
+@pytest.mark.parametrize("network", ["fc", "conv2"])
+def test_a_training_on_cuda_learns_and_goes_on_from_a_checkpoint(kind, network):
+    rate = NETWORKS[network].mask_rate if kind == "learned" else NETWORKS[network].learning_rate
+    short = SHORT | {"learning_rate": rate}
+    runs = [Run(network=network, kind=kind, seed=s, dwr=True, precision="bf16", **short) for s in (0, 1)]
+    start, images, memory = (
+        there(stacked([starting_point(run) for run in runs])),
+        images_of(runs[0], "cuda"),
+        Memory(15),
+    )
+    whole = train(runs, start, images)
+    with pytest.raises(Interrupted):
+        train(runs, start, images, checkpoints=memory)
+    for a, b in zip(whole, train(runs, start, images, checkpoints=memory)):
+        assert a.metrics["test_accuracy"] > 15
+        assert a.metrics["validation_loss"] == pytest.approx(b.metrics["validation_loss"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "kept", "dropout"),
+    [("train", "fc", 1.0, 0.0), ("train", "fc", 0.5, 0.0), ("train", "conv2", 0.05, 0.5), ("learned", "fc", 1.0, 0.0)],
+)
+def test_on_an_accelerator_the_loop_waits_for_no_number(monkeypatch, kind, network, kept, dropout):
+    """The device "meta" stands in: it has shapes but no numbers, so that to read one is an error. What is done once per
+    training, before the loop, is replaced."""
+
+    def chosen(mask):
+        few = torch.zeros(int(kept * mask.numel()), dtype=torch.long, device=mask.device)
+        return (few, None) if kept < SPARSE else (None, None if kept == 1 else mask.float())
+
+    monkeypatch.setattr(trainees, "_chosen", chosen)
+    monkeypatch.setattr(trainees, "generator", lambda *key, device: torch.Generator())
+    for name in ("Adam", "SGD"):  # the fused ones know no meta device
+        plain = getattr(torch.optim, name)
+        monkeypatch.setattr(torch.optim, name, lambda values, plain=plain, fused=True, **more: plain(values, **more))
+    there, layers = torch.device("meta"), NETWORKS[network].layers
+    with pytest.raises(RuntimeError, match="meta"):
+        torch.zeros(2, device=there).sum().item()
+    runs = [Run(network=network, kind=kind, seed=s, dwr=bool(s), precision="bf16", dropout=dropout) for s in (0, 1)]
+    start = Start(
+        *([torch.zeros(2, *n.shape, dtype=d, device=there) for n in layers] for d in (torch.float, torch.bool))
+    )
+    shape = (784,) if network == "fc" else (3, 32, 32)
+    images = torch.zeros(600, *shape, dtype=torch.bfloat16, device=there)
+    split = data.Split(images, torch.zeros(600, dtype=torch.long, device=there))
+    trainee = trainee_of(runs, start)
+    readout = Readout(runs, trainee, data.Dataset(split, split, split, split))
+    for i in range(2):
+        step(runs[0], trainee, split, torch.zeros(2, 60, dtype=torch.long, device=there))
+        readout.validate(i)
+    assert {tensor.device for tensor in [*trainee.trained, *readout.best, readout.best_at]} == {there}
 
 
 @pytest.mark.parametrize(
