@@ -57,12 +57,13 @@ def tables() -> str:
         for row in judged.itertuples()
     ]  # fmt: skip
     judged["scale"] = judged["profile"].map(SCALES)
-    counted = scorecard.counts(judged)
-    counted.columns = [f"{verdict}, {how}" for how, verdict in counted.columns]
+    counted = scorecard.counts(judged).astype(str)
+    alone, adjusted = counted["alone"], counted["after Holm"]
+    counted = (alone + " (" + adjusted + ")").assign(**{"not run": alone["not run"]}).reset_index()
     judged = judged[judged["seeds"] > 0].rename(columns={"verdict_holm": "after Holm"})
     columns = ["network", "source", "claim", interval, "scale", "seeds", "verdict", "after Holm"]
     every = f"<details><summary>Every claim that was tested</summary>\n\n{_markdown(judged[columns])}\n\n</details>"
-    return "\n\n".join([_markdown(_supermasks(shown)), _markdown(counted.reset_index()), SHOWN, every])
+    return "\n\n".join([_markdown(_supermasks(shown)), _markdown(counted), SHOWN, every])
 
 
 def _supermasks(labels: list[str]) -> pd.DataFrame:
