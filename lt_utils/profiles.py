@@ -31,6 +31,8 @@ class Profile:
     conv: dict[str, Any] = field(default_factory=dict)  # what differs on Conv2, Conv4 and Conv6
 
 
+FEW_CRITERIA = ("large_final", "large_final_same_sign", "large_final_diff_sign", "random")
+
 PROFILES = {
     # everything, tiny: checks that it runs, shows nothing
     "smoke": Profile(("fc",), ("fc",), 1, 2, 8, 30, 15, (0, 12, 24), 1, 110),
@@ -52,7 +54,7 @@ PROFILES = {
             "iterations": 750,
             "eval_every": 375,
             "levels": tuple(range(0, 25, 4)),
-            "criteria": ("large_final", "large_final_same_sign", "large_final_diff_sign", "random"),
+            "criteria": FEW_CRITERIA,
             "mask_epochs": 1,
             "mask_eval_every": 180,
             "mask_rate": None,
@@ -69,6 +71,7 @@ PROFILES = {
         iterations=1000,
         eval_every=250,
         levels=tuple(range(0, 25, 4)),
+        criteria=(*FEW_CRITERIA, "magnitude_increase_diff_sign"),
         mask_epochs=3,
         mask_eval_every=180,
         precision="bf16",
