@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from scipy.special import stdtr
 
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.forest import scorecard
@@ -34,6 +35,7 @@ FAMILIES = {
     ],
 }
 REFERENCE = "random"
+LEVEL = 0.05  # of the tests behind the stars
 TOP = 10.0  # points that the accuracy panels of tickets show
 FEW = 7  # lines that one panel holds
 GREY = (REFERENCE, "random mask")
@@ -144,6 +146,22 @@ def _lines(axes: Axes, table: pd.DataFrame, y: str, hue: str, style: dict) -> No
     axes.grid(alpha=0.3)
 
 
+def _stars(axes: Axes, table: pd.DataFrame, y: str, hue: str, style: dict) -> None:
+    """A star on each point that differs from the baseline's at the same round: paired t test over seeds, p < 0.05."""
+    baseline = next((name for name in style["palette"] if name in BASELINES), None)
+    if baseline not in set(table[hue]):
+        return
+    values = table[table["round"] > 0].pivot_table([y, "weights_remaining"], ["round", "seed"], hue)
+    for name in values[y].columns.drop(baseline):
+        paired = (values[y][name] - values[y][baseline]).dropna().groupby("round")
+        error = paired.sem().clip(lower=1e-9)  # seeds that agree to the last digit
+        p = 2 * stdtr(paired.count() - 1, -paired.mean().abs() / error)
+        points = values.xs(name, axis=1, level=1).groupby("round").mean().loc[p.index[p < LEVEL]]
+        colour = style["palette"][name]
+        axes.plot(points["weights_remaining"], points[y], "*", color=colour, markersize=12, markeredgecolor="white")
+    axes.plot([], [], "*", color="0.4", markersize=9, label=f"differs from {baseline.split(' (')[0]}, p < {LEVEL:g}")
+
+
 def _dense_line(axes: Axes, table: pd.DataFrame, y: str = "test_accuracy") -> None:
     dense = table[table["weights_remaining"] == 100][y].mean()
     axes.axhline(dense, color="black", linestyle=":", linewidth=1.2, label=f"dense ({dense:.1f})", zorder=0)
@@ -159,6 +177,7 @@ def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], 
         here = table[(table["network"] == network) & table[hue].isin(names)]
         for axes in column:
             _lines(axes, here, "test_accuracy", hue, _style(names))
+            _stars(axes, here, "test_accuracy", hue, _style(names))
             _dense_line(axes, here)
             axes.set_ylabel(ACCURACY)
             axes.get_legend().remove()
@@ -191,14 +210,16 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
         panels = list(grid[2 * i : 2 * i + 2].flat)
         drawn = [(y, label, main) for y, label in labels.items()] + [("test_accuracy", ACCURACY, noisy)]
         for axes, (y, label, names) in zip(panels, drawn):
-            _lines(axes, here[here["variant"].isin(names)], y, "variant", style)
+            shown = here[here["variant"].isin(names)]
+            _lines(axes, shown, y, "variant", style)
+            _stars(axes, shown, y, "variant", style)
             _dense_line(axes, here[here["variant"] == VARIANTS[0]], y)
             axes.set(ylabel=label, title=title(network))
             axes.get_legend().remove()
             if y.endswith("accuracy"):
                 axes.set_ylim(max(axes.get_ylim()[0], here[y].max() - TOP), here[y].max() + 0.04 * TOP)
         for axes in panels[::4]:
-            axes.legend(fontsize=9, loc="lower left")
+            axes.legend(fontsize=8, loc="lower left")
         _distances(panels[5], here[here["variant"] == VARIANTS[0]])
         panels[5].set_title(title(network, "training of the dense network"))
     return figure

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lt_utils import forest, tables
+from lt_utils import forest, plots, tables
 from lt_utils.claims import CLAIMS, PAPER, Claim, _test, holm, in_words, interval, judge, scorecard, verdict
 from lt_utils.plots import variant
 from lt_utils.scorecard import combined, counts
@@ -187,3 +187,19 @@ def test_the_forest_plot_shows_every_claim_under_its_section(table):
     assert labels[-2:] == [forest.SECTIONS["LTH"], f"Conv2: {judged['claim'][0]}"]
     level = [line for line in axes.lines if len(line.get_xdata()) == 2 and len(set(line.get_ydata())) == 1]
     assert len(level) == len(tested)  # one seed has no interval
+
+
+def test_stars_mark_the_points_that_differ_from_the_baseline(table):
+    table.loc[(table["mask1"] == "reinit") & (table["round"] == 1), "test_accuracy"] = [
+        96,
+        90,
+        99,
+    ]  # no clear difference
+
+    def starred(table):
+        axes = plots.FIGURES["02_mask1_actions"](table).axes[0]
+        return [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "*" and len(line.get_xdata())]
+
+    assert starred(table) == [[2.0], [4.0, 2.0]]  # reinit; reinit_same_sign, by a difference that is always the same
+    assert starred(table[table["seed"] == 0]) == []  # one seed decides nothing
+    assert starred(table[table["mask1"] != "rewind"]) == []  # nothing to differ from
