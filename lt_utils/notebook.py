@@ -130,7 +130,8 @@ def accuracies(table: pd.DataFrame, by: str) -> pd.DataFrame:
     """Mean test accuracy in % per value of column `by` (or of `variant`), a column per percentage of weights left."""
     if by == "variant":
         table = table.assign(variant=table.apply(plots.variant, axis=1))
-    wide = table.pivot_table("test_accuracy", ["network", by], table["weights_remaining"].round(2).rename("remaining"))
+    remaining = table.groupby(["network", "round"])["weights_remaining"].transform("max").round(2)  # of a round
+    wide = table.pivot_table("test_accuracy", ["network", by], remaining.rename("remaining"))
     return wide[sorted(wide.columns, reverse=True)].sort_values(wide.columns.min(), ascending=False).round(1)
 
 

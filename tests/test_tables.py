@@ -1,5 +1,6 @@
 """Tables: one format, a schema on the way in and out, and committed rows that count as done."""
 
+import pandas as pd
 import pytest
 
 import lt_utils as lt
@@ -91,3 +92,22 @@ def test_a_table_that_cannot_be_written_names_its_own_folder(table, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(run_store.StoreError, match=r"file/results can't be written.*LT_RESULTS"):
         tables.write(tmp_path / "file" / "results" / "x.csv", table)
+
+
+def test_accuracies_have_a_column_per_round_however_its_last_weights_were_counted():
+    rounds = {"iterative": (100.0, 1.2), "one_shot": (100.0, 1.19)}
+    table = pd.DataFrame(
+        {
+            "network": "fc",
+            "schedule": name,
+            "round": r,
+            "weights_remaining": left,
+            "test_accuracy": 90.0 - 10 * r + seed,
+        }
+        for name, percents in rounds.items()
+        for r, left in enumerate(percents)
+        for seed in (0, 1)
+    )
+    wide = lt.accuracies(table, "schedule")
+    assert list(wide.columns) == [100.0, 1.2]
+    assert wide.loc[("fc", "one_shot")].tolist() == [90.5, 80.5]
