@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
+from lt_utils.paper import COLUMNS, PAPER
 from lt_utils.plots import DROPOUT, NOISY, VARIANTS, networks_of, variant
 
 Filter = dict[str, Any]
@@ -20,16 +21,6 @@ MODERATE = (20.0, 80.0)
 EVERYWHERE = (0.0, 100.0)
 LEVEL = 0.05
 FC, CONV = ("fc",), ("conv2", "conv4", "conv6")
-# Zhou et al. 2019, table of supermasks: best test accuracy in % over any prune percentage. Only the column "DWR, signed
-# const" and the figures of the abstract (FC 86, Conv6 24 and 41) are confirmed by a second source.
-COLUMNS = ("mask, w_i", "mask, signed const", "learned, w_i", "learned, signed const", "DWR, w_i", "DWR, signed const",
-           "trained weights")  # fmt: skip
-PAPER = {
-    "fc": (79.3, 86.3, 95.3, 96.4, 97.8, 98.0, 97.7),
-    "conv2": (22.3, 37.4, 64.4, 66.3, 65.0, 66.0, 69.2),
-    "conv4": (23.7, 39.7, 65.4, 66.2, 71.7, 72.5, 75.4),
-    "conv6": (24.0, 41.0, 65.3, 65.4, 76.3, 76.5, 78.3),
-}
 UNITS = {"best_iteration": "iterations", "moved_farther": "standard deviations"}  # of measures; else points
 KINDS_OF_WEIGHTS = {"rewind": "initial weights", "constant_same_sign": "the signed constant"}
 

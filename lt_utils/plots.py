@@ -14,6 +14,7 @@ from scipy.special import stdtr
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.forest import scorecard
 from lt_utils.networks import NETWORKS, title
+from lt_utils.paper import COLUMNS, PAPER
 
 REMAINING, ACCURACY = "weights remaining (%)", "test accuracy (%)"
 FAMILIES = {
@@ -291,7 +292,8 @@ def found_supermasks(table: pd.DataFrame) -> Figure:
 
 
 def learned_supermasks(table: pd.DataFrame) -> Figure:
-    """Test accuracy of learned supermasks, a dot per seed and a bar at the mean, beside trained weights."""
+    """Test accuracy of learned supermasks, a dot per seed and a bar at the mean, beside trained weights and the
+    paper's figures."""
     import seaborn as sns  # seconds that a worker need not wait
 
     learned = table[table["kind"] == "learned"]
@@ -311,6 +313,9 @@ def learned_supermasks(table: pd.DataFrame) -> Figure:
             axes.plot(i, values.mean(), "_", color="black", markersize=32, markeredgewidth=2.5, zorder=1)
             note = (i, values.mean())
             axes.annotate(f"{note[1]:.1f}", note, xytext=(20, 0), textcoords="offset points", va="center", fontsize=9)
+        papers = PAPER[network][COLUMNS.index("learned, w_i") :]  # in the order of `order`
+        axes.plot(range(len(order)), papers, "D", color="0.4", markerfacecolor="none", label="the paper's", zorder=0)
+        axes.legend(fontsize=9, loc="lower right")
         axes.set_xticks(range(len(order)), order)
         axes.set(xlabel="", ylabel=ACCURACY, title=title(network, "learned supermasks"))
         axes.set_xlim(-0.5, len(order) - 0.3)

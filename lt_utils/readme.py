@@ -5,9 +5,9 @@ import shutil
 import pandas as pd
 
 from lt_utils import plots, scorecard
-from lt_utils.claims import PAPER
 from lt_utils.data import ROOT
 from lt_utils.notebook import figures_folder, results_folder
+from lt_utils.paper import PAPER
 
 LABEL = "reference"
 SCALES = {  # committed results, the longest trainings first

@@ -5,6 +5,7 @@ import pandas as pd
 from lt_utils import claims, tables
 from lt_utils.lottery import OutOfTime
 from lt_utils.notebook import results_folder
+from lt_utils.paper import COLUMNS, PAPER
 
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not run")
 
@@ -25,7 +26,7 @@ def combined(labels: list[str]) -> pd.DataFrame:
     found = found.sort_values("evidence", ascending=False, kind="stable").drop_duplicates(["network", "claim"])
     every = pd.DataFrame(
         {"network": network, "source": claim.section, "claim": claim.statement}
-        for network in claims.PAPER
+        for network in PAPER
         for section in claims.CLAIMS.values()
         for claim in section
         if network in claim.networks
@@ -43,7 +44,7 @@ def counts(judged: pd.DataFrame) -> pd.DataFrame:
     )
     both = pd.concat({"alone": alone, "after Holm": adjusted}, axis=1)
     columns = [(how, verdict) for how in ("alone", "after Holm") for verdict in VERDICTS]
-    present = [name for name in claims.PAPER if name in both.index]
+    present = [name for name in PAPER if name in both.index]
     return both.reindex(index=present, columns=columns, fill_value=0)
 
 
@@ -53,13 +54,13 @@ def supermasks(label: str) -> pd.DataFrame:
     rows = {}
     found, learned = (_table(label, name) for name in ("04_supermasks", "05_learned_supermasks"))
     present = pd.concat([found["network"], learned["network"]]).unique()
-    for network in (name for name in claims.PAPER if name in present):
+    for network in (name for name in PAPER if name in present):
         ours = pd.Series([_found(found[found["network"] == network], action) for action in claims.KINDS_OF_WEIGHTS]
-                         + _learned(learned[learned["network"] == network]), claims.COLUMNS)  # fmt: skip
-        paper = pd.Series(claims.PAPER[network], claims.COLUMNS)
+                         + _learned(learned[learned["network"] == network]), COLUMNS)  # fmt: skip
+        paper = pd.Series(PAPER[network], COLUMNS)
         for source, values in (("here", ours), ("paper", paper), ("difference", ours - paper)):
             rows[network, source] = values
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(claims.COLUMNS)).astype(float).round(1)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)).astype(float).round(1)
 
 
 def _table(label: str, name: str) -> pd.DataFrame:

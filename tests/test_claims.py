@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from lt_utils import forest, plots, tables
-from lt_utils.claims import CLAIMS, PAPER, Claim, _test, holm, in_words, interval, judge, scorecard, verdict
+from lt_utils.claims import CLAIMS, Claim, _test, holm, in_words, interval, judge, scorecard, verdict
+from lt_utils.paper import PAPER
 from lt_utils.plots import variant
 from lt_utils.scorecard import combined, counts
 
