@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -211,8 +212,20 @@ def main() -> None:
     print(f"\n{pd.DataFrame(extra).round(1).to_string(index=False)}")
     where, place = results_folder("bench"), device.split(":", maxsplit=1)[0]
     every = with_shares(pd.concat(parts, ignore_index=True), rates).assign(machine=machine)
-    tables.write(where / f"{place}.csv", every.round(4))
-    tables.write(where / f"{place}_machine.csv", pd.DataFrame(extra).assign(machine=machine))
+    replace_rows(where / f"{place}.csv", every.round(4), ["network", "kind"])
+    replace_rows(where / f"{place}_machine.csv", pd.DataFrame(extra).assign(machine=machine), ["quantity"])
+
+
+def replace_rows(path: Path, new: pd.DataFrame, by: list[str]) -> None:
+    """Write `new` over the rows of `path` that have the same `by`; other rows of the same machine stay, in the order of
+    the networks."""
+    old = tables.read(path) if path.exists() else new[:0]
+    measured = pd.MultiIndex.from_frame(new[by])
+    old = old[old["machine"].isin(new["machine"]) & ~pd.MultiIndex.from_frame(old[by]).isin(measured)]
+    names = [*NETWORKS]
+    every = pd.concat([new, old], ignore_index=True)
+    order = every[by[0]].map(lambda text: names.index(text.split()[0]) if text.split()[0] in names else len(names))
+    tables.write(path, every.loc[order.sort_values(kind="stable").index])
 
 
 if __name__ == "__main__":

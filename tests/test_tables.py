@@ -111,3 +111,17 @@ def test_accuracies_have_a_column_per_round_however_its_last_weights_were_counte
     wide = lt.accuracies(table, "schedule")
     assert list(wide.columns) == [100.0, 1.2]
     assert wide.loc[("fc", "one_shot")].tolist() == [90.5, 80.5]
+
+
+def test_a_measurement_of_some_networks_leaves_those_of_the_others_on_the_same_machine(tmp_path):
+    from bench.__main__ import replace_rows
+
+    def rows(machine, **milliseconds):
+        return pd.DataFrame({"network": milliseconds, "ms": milliseconds.values(), "machine": machine})
+
+    path = tmp_path / "cpu.csv"
+    replace_rows(path, rows("a", fc=1, conv2=2, conv6=3), ["network"])
+    replace_rows(path, rows("a", conv2=4), ["network"])
+    assert tables.read(path)[["network", "ms"]].values.tolist() == [["fc", 1], ["conv2", 4], ["conv6", 3]]
+    replace_rows(path, rows("b", conv6=5), ["network"])
+    assert tables.read(path)["ms"].tolist() == [5]
