@@ -117,7 +117,7 @@ def test_a_measurement_of_some_networks_leaves_those_of_the_others_on_the_same_m
     from bench.__main__ import replace_rows
 
     def rows(machine, **milliseconds):
-        return pd.DataFrame({"network": milliseconds, "ms": milliseconds.values(), "machine": machine})
+        return pd.DataFrame({"network": list(milliseconds), "ms": list(milliseconds.values()), "machine": machine})
 
     path = tmp_path / "cpu.csv"
     replace_rows(path, rows("a", fc=1, conv2=2, conv6=3), ["network"])
