@@ -36,8 +36,9 @@ def notebook_runs(name: str, profile: str, parameters: dict[str, Any] | None = N
     """The runs of a notebook at a profile, by its own cells `parameters`, `settings` and `runs`."""
     namespace: dict[str, Any] = {"lt": lt_utils}
     exec(_cell(name, "parameters"), namespace)
+    known = [key for key in namespace if key not in ("__builtins__", "lt")]
     for key, value in (parameters or {}).items():
-        namespace[choose("parameter", key, namespace)] = value
+        namespace[choose("parameter", key, known)] = value
     namespace["profile"] = profile
     exec(_cell(name, "settings"), namespace)
     exec(_cell(name, "runs"), namespace)
