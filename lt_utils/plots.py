@@ -229,7 +229,7 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
 def _distances(axes: Axes, tickets: pd.DataFrame) -> None:
     """How far the weights that a ticket keeps went in the dense training, and how far the others."""
     words = {"distance_kept": "weights in the ticket", "distance_pruned": "the others"}
-    if not set(words) <= set(tickets):
+    if not set(words) <= set(tickets) or tickets[list(words)].isna().all(axis=None):  # runs of an earlier version
         return axes.axis("off")
     long = tickets.rename(columns=words).melt(["weights_remaining", "seed"], list(words.values()), "which").dropna()
     _lines(axes, long, "value", "which", _style(list(words.values())))

@@ -204,6 +204,8 @@ def test_figures_have_a_panel_for_each_network(store):
     for name, table in (("01_mask_criteria", criteria), ("04_supermasks", found), ("00_lottery_tickets", criteria)):
         titles = " ".join(axes.get_title() for axes in plots.FIGURES[name](table).axes)
         assert titles.index("FC") < titles.index("Conv2")
+    earlier = criteria.assign(distance_kept=float("nan"), distance_pruned=float("nan"))  # a store of an earlier version
+    assert not plots.FIGURES["00_lottery_tickets"](earlier).axes[5].axison
     assert set(found["network"]) == {"fc", "conv2"}
     assert criteria["test_accuracy"].between(0, 100).all()
 
