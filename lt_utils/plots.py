@@ -217,6 +217,9 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
             _dense_line(axes, here[here["variant"] == VARIANTS[0]], y)
             axes.set(ylabel=label, title=title(network))
             axes.get_legend().remove()
+            if y == "best_iteration" and here[y].nunique() == 1:
+                words = "every network was still improving\nat its last iteration"
+                axes.text(0.5, 0.62, words, transform=axes.transAxes, ha="center", color="0.3")
             if y.endswith("accuracy"):
                 axes.set_ylim(max(axes.get_ylim()[0], here[y].max() - TOP), here[y].max() + 0.04 * TOP)
         for axes in panels[::4]:
