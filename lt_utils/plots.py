@@ -38,6 +38,7 @@ FAMILIES = {
 REFERENCE = "random"
 LEVEL = 0.05  # of the tests behind the stars
 TOP = 10.0  # points that the accuracy panels of tickets show
+WIDE = 40.0  # points over which lines spread too far for one panel to show the best apart
 FEW = 7  # lines that one panel holds
 GREY = (REFERENCE, "random mask")
 VARIANTS = ("winning ticket (iterative)", "one-shot ticket", "ticket's mask, random reinit", "random mask")
@@ -170,10 +171,10 @@ def _dense_line(axes: Axes, table: pd.DataFrame, y: str = "test_accuracy") -> No
 
 def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], zoom: float = 6.0) -> Figure:
     """Test accuracy against weights remaining, a block of rows per network and a column per panel. Where the lines
-    spread over more than twice `zoom` points, a lower row shows the `zoom` points below the best."""
+    spread over more than `WIDE` points, a lower row shows the `zoom` points below the best."""
     means = table.groupby(["network", hue, "round"])["test_accuracy"].mean()
     spread = (means.groupby("network").max() - means.groupby("network").min()).max()
-    figure, drawn = _grid(_panels(table, hue, panels), 2 if spread > 2 * zoom else 1)
+    figure, drawn = _grid(_panels(table, hue, panels), 2 if spread > WIDE else 1)
     for (network, family, names), column in drawn:
         here = table[(table["network"] == network) & table[hue].isin(names)]
         for axes in column:
