@@ -222,10 +222,9 @@ def replace_rows(path: Path, new: pd.DataFrame, by: list[str]) -> None:
     old = tables.read(path) if path.exists() else new[:0]
     measured = pd.MultiIndex.from_frame(new[by])
     old = old[old["machine"].isin(new["machine"]) & ~pd.MultiIndex.from_frame(old[by]).isin(measured)]
-    names = [*NETWORKS]
+    rank = {name: i for i, name in enumerate(NETWORKS)}
     every = pd.concat([new, old], ignore_index=True)
-    order = every[by[0]].map(lambda text: names.index(text.split()[0]) if text.split()[0] in names else len(names))
-    tables.write(path, every.loc[order.sort_values(kind="stable").index])
+    tables.write(path, every.sort_values(by[0], key=lambda c: c.str.split().str[0].map(rank), kind="stable"))
 
 
 if __name__ == "__main__":

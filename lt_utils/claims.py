@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtr
 
+from lt_utils.inference import LEVEL, holm, interval, p_of_zero, standard_error
 from lt_utils.paper import COLUMNS, PAPER
 from lt_utils.plots import DROPOUT, NOISY, VARIANTS, networks_of, variant
 
@@ -19,7 +20,6 @@ Filter = dict[str, Any]
 DEEP = (0.0, 5.0)  # "as pruning deepens": at most 5 % of the weights remain
 MODERATE = (20.0, 80.0)
 EVERYWHERE = (0.0, 100.0)
-LEVEL = 0.05
 FC, CONV = ("fc",), ("conv2", "conv4", "conv6")
 UNITS = {"best_iteration": "iterations", "moved_farther": "standard deviations"}  # of measures; else points
 KINDS_OF_WEIGHTS = {"rewind": "initial weights", "constant_same_sign": "the signed constant"}
@@ -202,11 +202,9 @@ def _test(values: pd.Series, margin: float | None) -> tuple[float, str]:
     n, mean = len(values), values.mean()
     if n < 2:
         return 1.0, "inconclusive"
-    error = max(values.sem(), 1e-9)  # seeds that agree to the last digit
     if margin is None:
-        p = 2 * stdtr(n - 1, -abs(mean) / error)
-        return p, "reproduced" if mean > 0 else "contradicted"
-    inside = (margin - abs(mean)) / error  # the nearer of the two bounds
+        return p_of_zero(values), "reproduced" if mean > 0 else "contradicted"
+    inside = (margin - abs(mean)) / standard_error(values)  # the nearer of the two bounds
     p_equal, p_unequal = stdtr(n - 1, -inside), 2 * stdtr(n - 1, inside)
     return (p_equal, "reproduced") if p_equal < p_unequal else (min(p_unequal, 1.0), "contradicted")
 
@@ -280,21 +278,6 @@ def in_words(judged: pd.DataFrame) -> str:
             parts += [f"{name.capitalize()}: {'; '.join(said)}."] if said else []
         paragraphs.append("<br>".join(parts))
     return "<br><br>".join(paragraphs)
-
-
-def interval(values: pd.Series) -> tuple[float, float]:
-    """95 % t interval of the mean; unbounded for fewer than two values."""
-    if len(values) < 2:
-        return -float("inf"), float("inf")
-    half = stdtrit(len(values) - 1, 1 - LEVEL / 2) * values.sem()
-    return values.mean() - half, values.mean() + half
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """p values adjusted for their number after Holm (1979); those that are not numbers don't count."""
-    ordered = p.dropna().sort_values()
-    factors = range(len(ordered), 0, -1)
-    return (ordered * factors).cummax().clip(upper=1.0).reindex(p.index)
 
 
 def scorecard(judged: pd.DataFrame) -> pd.DataFrame:

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from scipy.special import stdtr
 
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.forest import scorecard
+from lt_utils.inference import LEVEL, p_of_zero
 from lt_utils.networks import NETWORKS, title
 from lt_utils.paper import COLUMNS, PAPER
 
@@ -36,7 +36,6 @@ FAMILIES = {
     ],
 }
 REFERENCE = "random"
-LEVEL = 0.05  # of the tests behind the stars
 TOP = 10.0  # points that the accuracy panels of tickets show
 WIDE = 40.0  # points over which lines spread too far for one panel to show the best apart
 FEW = 7  # lines that one panel holds
@@ -155,9 +154,7 @@ def _stars(axes: Axes, table: pd.DataFrame, y: str, hue: str, style: dict) -> No
         return
     values = table[table["round"] > 0].pivot_table([y, "weights_remaining"], ["round", "seed"], hue)
     for name in values[y].columns.drop(baseline):
-        paired = (values[y][name] - values[y][baseline]).dropna().groupby("round")
-        error = paired.sem().clip(lower=1e-9)  # seeds that agree to the last digit
-        p = 2 * stdtr(paired.count() - 1, -paired.mean().abs() / error)
+        p = (values[y][name] - values[y][baseline]).dropna().groupby("round").apply(p_of_zero)
         points = values.xs(name, axis=1, level=1).groupby("round").mean().loc[p.index[p < LEVEL]]
         colour = style["palette"][name]
         axes.plot(points["weights_remaining"], points[y], "*", color=colour, markersize=12, markeredgecolor="white")

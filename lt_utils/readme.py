@@ -8,14 +8,10 @@ from lt_utils import plots, scorecard
 from lt_utils.data import ROOT
 from lt_utils.notebook import figures_folder, results_folder
 from lt_utils.paper import PAPER
+from lt_utils.store import COMMITTED
 
 LABEL = "reference"
-SCALES = {  # committed results, the longest trainings first
-    "paper": "paper",
-    "overnight": "overnight",
-    "evening": "evening",
-    LABEL: "quick",
-}
+SCALES = {name: name for name in reversed(COMMITTED)} | {LABEL: "quick"}  # the longest trainings first
 BEGIN, END = "<!-- tables: written by `make readme` -->", "<!-- end of tables -->"
 SHOWN = "![Every claim tested: difference, interval, verdict](figures/reference/scorecard.png)"
 BENCH = "<!-- speeds: written by `make readme` -->"
@@ -33,11 +29,11 @@ def collect(profile: str) -> None:
         shutil.copy(path, figures)
     for path in sorted(results_folder(profile).glob("0?_*.ipynb")):
         shutil.copy(path, results)
-    figure = plots.scorecard(scorecard.combined(committed()))
+    figure = plots.scorecard(scorecard.combined(_labels()))
     figure.savefig(figures / "scorecard.png", dpi=110, metadata={"Software": None})
 
 
-def committed() -> list[str]:
+def _labels() -> list[str]:
     """The folders under results/ whose verdicts are shown."""
     return [label for label in SCALES if any(results_folder(label).glob("0[0-5]_*_claims.csv"))]
 
@@ -49,7 +45,7 @@ def _markdown(table: pd.DataFrame) -> str:
 
 def tables() -> str:
     """The README's tables, in Markdown: supermasks beside the paper's, the count of verdicts, and the verdicts."""
-    shown = committed()
+    shown = _labels()
     judged = scorecard.combined(shown)
     interval = "difference (95 % interval)"
     judged[interval] = [

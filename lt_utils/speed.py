@@ -61,8 +61,9 @@ def stack_limit(run: Run, device: str) -> int:
 def sample(run: Run, networks: int, device: str) -> tuple[list[Run], Trainee]:
     """A stack to measure with: half of the weights of every network are trained; learned masks come in the paper's four
     variants a seed, which share their random numbers."""
-    share = 4 if run.kind == "learned" else 1
-    runs = [replace(run, seed=run.seed + i // share, dwr=share > 1 and i % 2 == 1) for i in range(networks)]
+    learned = run.kind == "learned"
+    seeds = [run.seed + (i // 4 if learned else i) for i in range(networks)]
+    runs = [replace(run, seed=seed, dwr=learned and i % 2 == 1) for i, seed in enumerate(seeds)]
     start = [w.to(device).expand(networks, *w.shape).clone() for w in initial_weights(run.network, run.seed)]
     masks = [torch.rand(w.shape, device=device) < 0.5 for w in start]
     return runs, trainee_of(runs, Start(start, masks))

@@ -33,7 +33,7 @@ from lt_utils.runs import Run
 from lt_utils.training import Outcome
 
 VERSION = "0.2.0"
-COMMITTED = ("evening", "overnight", "paper")  # profiles whose tables are committed
+COMMITTED = ("evening", "overnight", "paper")  # profiles whose tables are committed, by length of training
 STALE = 3600  # seconds after which a half-written file is what a killed process left
 
 
