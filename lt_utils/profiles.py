@@ -74,7 +74,6 @@ PROFILES = {
         criteria=(*FEW_CRITERIA, "magnitude_increase_diff_sign"),
         mask_epochs=3,
         mask_eval_every=180,
-        precision="bf16",
     ),
     # what two CPU cores do in a night: trainings of full length, fewer of them; every fourth round of the paper
     "overnight": Profile(
@@ -88,7 +87,6 @@ PROFILES = {
         levels=tuple(range(25)),
         mask_epochs=200,
         mask_eval_every=220,
-        precision="bf16",
         conv={"seeds": 1, "levels": tuple(range(0, 25, 4)), "mask_epochs": 20, "mask_eval_every": 180},
     ),
     # the paper's own scale (Zhou et al. 2019, supplement; authors' code)
