@@ -1,5 +1,7 @@
 """How much of the paper is run: the one table of scales, and the settings of a notebook made from it."""
 
+import os
+import warnings
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -8,6 +10,8 @@ import torch
 
 from lt_utils.criteria import CRITERIA
 from lt_utils.networks import NETWORKS
+
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,12 @@ class Settings:
 
     @property
     def precision(self) -> str:
-        """Precision of the matrix products: the profile's, or the machine's fast one."""
-        return self.scale.precision or fast_precision()
+        """Precision of the matrix products: the profile's, or `PRECISION`, or the machine's fast one."""
+        asked = os.environ.get("PRECISION")
+        precision = self.scale.precision or (choose("PRECISION", asked, PRECISIONS) if asked else fast_precision())
+        if precision == "bf16" != fast_precision():
+            warnings.warn("this machine emulates bf16, 5 to 15 times slower than fp32: better take fp32.", stacklevel=3)
+        return precision
 
     def at(self, network: str) -> Profile:
         """The scale at which a network is run."""

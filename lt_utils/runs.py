@@ -11,11 +11,10 @@ from typing import Any
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.criteria import CRITERIA, prune_count
 from lt_utils.networks import NETWORKS
-from lt_utils.profiles import Profile, Settings, choose
+from lt_utils.profiles import PRECISIONS, Profile, Settings, choose
 
 RESULTS_VERSION = 2  # part of every identity: raise it when a change of the code changes results
 
-PRECISIONS = ("fp32", "bf16")
 WINNER = ("large_final", "zero")  # criterion and mask-0 action of winning tickets
 KINDS = {
     "train": "weights are trained: the dense network (round 0) and its pruned descendants",

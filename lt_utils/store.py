@@ -295,13 +295,13 @@ def commit() -> str:
 
 @cache
 def device_name(device: str) -> str:
-    """What the machine calls a device: the GPU's or the processor's name."""
+    """What the machine calls a device: the GPU's name, or the processor's with its cores and vector instructions."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     try:
         names = [
             row.split(":")[1].strip() for row in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in row
         ]
-        return f"{names[0]} ({len(names)} cores)"
+        return f"{names[0]} ({len(names)} cores, {torch.backends.cpu.get_cpu_capability()})"
     except (OSError, IndexError):
         return platform.processor() or platform.machine()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lt_utils as lt
-from lt_utils import lottery
+from lt_utils import lottery, profiles
 from lt_utils import store as run_store
 from lt_utils.runs import Run
 from lt_utils.starts import starting_point
@@ -106,6 +106,23 @@ def test_settings_take_the_profile_where_no_parameter_is_given():
     assert (changed.label, changed.seeds, changed.iterations("fc")) == ("quick-custom", (0, 1, 2, 3, 4), 100)
     assert lt.settings("paper").iterations("conv6") == 30_000
     assert lt.settings("paper").scale.rounds == 24
+
+
+def test_bf16_is_taken_where_the_hardware_has_it_or_when_asked_for(monkeypatch):
+    monkeypatch.delenv("PRECISION", raising=False)
+    for machine in ("fp32", "bf16"):
+        monkeypatch.setattr(profiles, "fast_precision", lambda machine=machine: machine)
+        taken = {name: lt.settings(name).precision for name in profiles.PROFILES}
+        assert taken == dict.fromkeys(profiles.PROFILES, machine) | {"paper": "fp32"}
+    monkeypatch.setenv("PRECISION", "fp32")
+    asked = lt.settings("overnight")
+    assert (asked.precision, asked.label) == ("fp32", "overnight")
+    monkeypatch.setenv("PRECISION", "fp8")
+    with pytest.raises(ValueError, match="bf16, fp32"):
+        asked.precision  # noqa: B018
+    monkeypatch.setattr(profiles, "fast_precision", lambda: "fp32")
+    with pytest.warns(UserWarning, match="emulates"):
+        lt.settings("quick", precision="bf16").precision  # noqa: B018
 
 
 def test_a_new_field_at_its_default_leaves_keys_valid():
