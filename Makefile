@@ -86,7 +86,7 @@ setup: $(READY)  ## make .venv and install the hashed requirements
 	.venv/bin/python -c 'import pathlib, site; (pathlib.Path(site.getsitepackages()[0]) / "lt_utils.pth").write_text("$(CURDIR)\n")'
 	touch $@
 
-readme: $(READY)  ## copy the tables, figures and executed notebooks of PROFILE to results/reference, and its tables into README.md
+readme: $(READY)  ## bring README.md up to date with what is committed, and results/reference with PROFILE if it is there whole
 	@$(PYTHON) -m lt_utils readme --profile $(PROFILE)
 
 lock: $(READY)  ## rewrite requirements.txt from requirements.in

@@ -18,19 +18,20 @@ BENCH = "<!-- speeds: written by `make readme` -->"
 
 
 def collect(profile: str) -> None:
-    """Copy tables, figures and executed notebooks of a finished profile to the reference folders."""
+    """Put the tables, figures and executed notebooks of a profile in place of the reference folders' own, if all of its
+    notebooks were executed; else say which were not, and leave those folders alone."""
     results, figures = results_folder(LABEL), figures_folder(LABEL)
+    executed = {path.name for path in results_folder(profile).glob("0?_*.ipynb")}
+    lacking = sorted({path.name for path in (ROOT / "notebooks").glob("*.ipynb")} - executed)
+    if lacking:
+        return print(f"{results} stays as it is: {profile} has not executed {', '.join(lacking)} (make reproduce).")
     for folder in (results, figures):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    for path in sorted(results_folder(profile).glob("*.csv")):
+    for path in (*results_folder(profile).glob("*.csv"), *results_folder(profile).glob("0?_*.ipynb")):
         shutil.copy(path, results)
-    for path in sorted(figures_folder(profile).glob("*.png")):
+    for path in figures_folder(profile).glob("*.png"):
         shutil.copy(path, figures)
-    for path in sorted(results_folder(profile).glob("0?_*.ipynb")):
-        shutil.copy(path, results)
-    figure = plots.scorecard(scorecard.combined(_labels()))
-    figure.savefig(figures / "scorecard.png", dpi=110, metadata={"Software": None})
 
 
 def _labels() -> list[str]:
@@ -115,7 +116,9 @@ def render(text: str) -> str:
 
 
 def write(profile: str) -> None:
-    """Collect a profile's results and bring README.md up to date with them."""
+    """Collect a profile's results and bring README.md, and its scorecard, up to date with all that is committed."""
     collect(profile)
+    figure = plots.scorecard(scorecard.combined(_labels()))
+    figure.savefig(figures_folder(LABEL) / "scorecard.png", dpi=110, metadata={"Software": None})
     readme = ROOT / "README.md"
     readme.write_text(render(readme.read_text()))

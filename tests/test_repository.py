@@ -70,6 +70,23 @@ def test_the_readmes_tables_are_up_to_date():
     assert readme.render(text) == text
 
 
+def test_the_reference_is_replaced_by_a_whole_profile_only(store, capsys):
+    from lt_utils import readme
+    from lt_utils.notebook import results_folder
+
+    kept, quick = results_folder(readme.LABEL) / "kept.csv", results_folder("quick")
+    last, *others = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    for path in (kept, *(quick / name for name in others)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    readme.collect("quick")
+    assert kept.exists()
+    assert last in capsys.readouterr().out
+    (quick / last).write_text("")
+    readme.collect("quick")
+    assert {path.name for path in kept.parent.iterdir()} == {last, *others}
+
+
 def test_the_readmes_links_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
     assert links
