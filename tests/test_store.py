@@ -59,8 +59,10 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
+    """The folder of a sweep that was left alone; its file `seconds` says how long that took."""
+    folder, began = tmp_path_factory.mktemp("undisturbed"), time.monotonic()
     finish(sweep_process(folder, folder / "store"))
+    (folder / "seconds").write_text(str(time.monotonic() - began))
     return folder
 
 
@@ -70,13 +72,13 @@ def entries(store):
 
 def test_kill_9_at_random_moments_leaves_the_same_tables_and_repeats_nothing(tmp_path, undisturbed):
     chance, kills = random.Random(0), 0
-    store = tmp_path / "store"
+    store, seconds = tmp_path / "store", float((undisturbed / "seconds").read_text())
     while True:
         before = set(entries(store))
         process = sweep_process(tmp_path, store)
         try:
             # from before PyTorch is imported to the middle of writing; later and later, so that it comes to an end
-            process.wait(chance.uniform(4, 8) + 0.4 * kills)
+            process.wait(seconds * (0.3 + 0.1 * kills) * chance.uniform(0.85, 1.15))
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
