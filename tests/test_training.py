@@ -41,11 +41,8 @@ def images_of(run, device="cpu"):
     return data.load(NETWORKS[run.network].dataset, device, DTYPES[run.precision])
 
 
-def trained(runs, points, evaluated=10_000):
-    """Trained on MNIST, and evaluated on so many images of a split at most: few where bf16 may be emulated, slowly."""
-    d = data.load("mnist")
-    read = [split.first(evaluated) for split in (d.validation, d.test, d.train_sample)]
-    return train(runs, stacked(points), data.Dataset(d.train, *read))
+def trained(runs, points, dataset="mnist"):
+    return train(runs, stacked(points), data.load(dataset))
 
 
 def plain_module(weights):
@@ -98,7 +95,7 @@ def test_a_stacked_run_equals_the_same_run_trained_alone_with_plain_pytorch(kept
 def test_frozen_weights_are_bit_identical_after_training_and_kept_ones_move(kept, precision):
     run = Run(precision=precision, **SHORT)
     weights, masks = half_masked(run, kept=kept)
-    (ours,) = trained([run], [(weights, masks)], evaluated=600)
+    (ours,) = trained([run], [(weights, masks)])
     for w, m, after in zip(weights, masks, ours.weights):
         assert torch.equal(after[~m], w[~m])
     assert (ours.weights[1] != weights[1])[masks[1]].float().mean() > 0.7
@@ -111,10 +108,10 @@ def test_a_run_does_not_depend_on_its_stack_not_even_in_its_last_bit(kind, dropo
     same = {"kind": kind, "dropout": dropout, "precision": precision, **SHORT}
     run, *others = [Run(seed=s, **same) for s in range(4)]
     point, sparse, dense = half_masked(run, kept=0.15), half_masked(run, kept=0.01), half_masked(run, kept=1.0)
-    (alone,) = trained([run], [point], evaluated=600)
+    (alone,) = trained([run], [point])
     for neighbours in ([sparse], [dense], [sparse, dense, dense]):
         runs = [*others[: len(neighbours)], run]
-        beside = trained(runs, [*neighbours, point], evaluated=600)[-1]
+        beside = trained(runs, [*neighbours, point])[-1]
         assert beside.metrics == alone.metrics
         assert beside.history == alone.history
         assert all(torch.equal(a, b) for a, b in zip(alone.weights + alone.biases, beside.weights + beside.biases))
@@ -145,10 +142,10 @@ def test_dropout_drops_its_share_scales_the_rest_and_leaves_evaluation_alone():
 
 
 def test_bf16_matrix_products_learn_as_well_as_fp32():
-    start = {"iterations": 150, "learning_rate": 1.2e-3, "eval_every": 150}
+    start = {"iterations": 300, "learning_rate": 1.2e-3, "eval_every": 100}
     runs = [[Run(seed=s, precision=p, **start) for s in range(4)] for p in ("fp32", "bf16")]
     fp32, bf16 = (
-        [ours.metrics["test_accuracy"] for ours in trained(some, [starting_point(run) for run in some], evaluated=2000)]
+        [ours.metrics["test_accuracy"] for ours in trained(some, [starting_point(run) for run in some])]
         for some in runs
     )
     assert sum(fp32) / 4 == pytest.approx(sum(bf16) / 4, abs=0.5)
