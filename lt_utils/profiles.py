@@ -115,7 +115,7 @@ class Settings:
         asked = os.environ.get("PRECISION")
         precision = self.scale.precision or (choose("PRECISION", asked, PRECISIONS) if asked else fast_precision())
         if precision == "bf16" != fast_precision():
-            warnings.warn("this machine emulates bf16, 5 to 15 times slower than fp32: better take fp32.", stacklevel=3)
+            warnings.warn("this machine emulates bf16, many times slower than fp32: better take fp32.", stacklevel=3)
         return precision
 
     def at(self, network: str) -> Profile:
