@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import torch
 
 from lt_utils import data, speed, store, tables
@@ -24,6 +23,7 @@ from lt_utils.lottery import default_device
 from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder
 from lt_utils.profiles import fast_precision
+from lt_utils.recording import ORDINARY
 from lt_utils.runs import Run
 from lt_utils.trainees import DTYPES
 from lt_utils.training import evaluate
@@ -31,6 +31,7 @@ from lt_utils.training import evaluate
 REPEATS, SECONDS = 5, 0.6
 STACKS = {("cpu", "fc"): (1, 4, 16, 64, 256), ("cpu", "conv"): (1, 4), ("cuda", "fc"): (1, 16, 64, 128, 256, 512),
           ("cuda", "conv"): (1, 4, 16, 64, 256)}  # fmt: skip
+LAUNCH_BOUND = 16  # networks in a stack, up to which a GPU is measured without a recording, too
 BATCH = {"train": 60, "learned": 250}
 WEIGHT_ACCESSES = {"train": 13, "learned": 16}  # see `traffic`
 ACTIVATION_ACCESSES = 6
@@ -142,12 +143,15 @@ def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.Data
     loops, numbers, runs = {}, {}, {}
     for precision in formats:
         for number in STACKS[place, role]:
-            name = f"stack of {number}, {precision}"
-            runs[name], numbers[name] = replace(run, precision=precision), number
-            if number * speed.memory(run) > 0.7 * psutil.virtual_memory().available and device == "cpu":
+            if number > speed.stack_limit(run, device):
                 continue
-            loops[name] = speed.stepper(runs[name], number, device)
-            next(loops[name])
+            without_graph = place == "cuda" and number <= LAUNCH_BOUND
+            for graph in ("", ", no CUDA graph")[: 1 + without_graph]:
+                name = f"stack of {number}, {precision}{graph}"
+                runs[name], numbers[name] = replace(run, precision=precision), number
+                loops[name] = speed.stepper(runs[name], number, device, recorded=not graph)
+                for _ in range(ORDINARY + 1):  # until the step is recorded
+                    next(loops[name])
     times = {"idiomatic loop": [], "in-memory loop": [], **{name: [] for name in loops}}
     for _ in range(REPEATS):
         for name in ("idiomatic", "in-memory"):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,7 @@ from lt_utils import data, store
 from lt_utils.networks import NETWORKS, Network, initial_weights
 from lt_utils.runs import Run
 from lt_utils.trainees import DTYPES, Start, Trainee, trainee_of
-from lt_utils.training import CONV_BATCH_CPU, batches, evaluation_iterations, step
+from lt_utils.training import CONV_BATCH_CPU, batches, evaluation_iterations, step, step_of
 
 STACKS = {"dense": (16, 32, 64), "conv": (1, 4)}  # what is tried on a CPU; a GPU takes what fits its memory
 GPU_STACK = 512
@@ -69,16 +70,18 @@ def sample(run: Run, networks: int, device: str) -> tuple[list[Run], Trainee]:
     return runs, trainee_of(runs, Start(start, masks))
 
 
-def stepper(run: Run, networks: int, device: str) -> Iterator[int]:
-    """The project's own training, without end: each `next` does a step of `networks` networks."""
+def stepper(run: Run, networks: int, device: str, recorded: bool = True) -> Iterator[int]:
+    """The project's own training, without end: each `next` does a step of `networks` networks. Not `recorded`: without
+    a GPU's recording of the step."""
     runs, trainee = sample(run, networks, device)
     split = data.load(NETWORKS[run.network].dataset, device, DTYPES[run.precision]).train
     per_epoch = len(split.labels) // run.batch
+    advance = step_of(run, trainee, split) if recorded else partial(step, run, trainee, split)
     for iteration in itertools.count():
         epoch, nth = divmod(iteration, per_epoch)
         if nth == 0:
             order = batches(runs, epoch, len(split.labels), torch.device(device))
-        step(run, trainee, split, order[:, nth * run.batch : (nth + 1) * run.batch])
+        advance(order[:, nth * run.batch : (nth + 1) * run.batch])
         yield networks
 
 

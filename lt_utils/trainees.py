@@ -3,7 +3,6 @@
 Both keep fp32 values and lend the forward pass tensors of the run's precision (the output layer's are always fp32).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lt_utils.randomness import generator
+from lt_utils.randomness import Dropout, Sampler
 from lt_utils.runs import Run
 
 SPARSE = 0.35  # of a layer's weights; below this Adam is given the trained ones alone (measured on a CPU)
@@ -31,7 +30,7 @@ class Start:
 class Trainee(Protocol):
     """What the loop trains."""
 
-    dropout: "Dropout | None"  # of the steps of training
+    dropout: Dropout | None  # of the steps of training
 
     @property
     def trained(self) -> list[Tensor]:
@@ -49,11 +48,14 @@ class Trainee(Protocol):
     def draw_for(self, purpose: str) -> None:
         """Sample masks from now on from the random streams of a purpose."""
 
+    def streams(self) -> list[torch.Generator]:
+        """The generators from which a step draws."""
+
     def state(self) -> dict[str, Tensor]:
         """All that training goes on from, network axis first."""
 
     def restore(self, state: dict[str, Tensor], steps: int) -> None:
-        """Go on from a `state` after so many steps."""
+        """Go on from a `state` after so many steps; gradients that are there are dropped."""
 
 
 def precisions(run: Run) -> list[torch.dtype]:
@@ -90,6 +92,7 @@ class _Layer:
 
     @values.setter
     def values(self, values: Tensor) -> None:
+        self.leaf.grad = self.given.grad = None
         self._values.copy_(values)
         if self.given is not self._values:
             self.given.copy_(self.sparse(self._values))
@@ -126,59 +129,22 @@ class _Layer:
         self.leaf.grad = None
 
 
-class Sampler:
-    """Uniform random numbers for sampled masks: one stream per seed, whatever else is in the stack."""
-
-    def __init__(self, runs: list[Run], purpose: str, device: torch.device) -> None:
-        seeds = sorted({run.seed for run in runs})
-        self._streams = [generator(seed, purpose, device=device) for seed in seeds]
-        self._which = torch.tensor([seeds.index(run.seed) for run in runs], device=device)
-
-    def uniform(self, like: Tensor) -> Tensor:
-        """Numbers in [0, 1) of the shape of `like` (M, ...); networks of one seed get the same."""
-        return torch.cat([numbers for _, numbers in self.parts(like)])
-
-    def parts(self, like: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """The same in parts, each with the networks that it is for: one by one on a CPU, so that what is computed of a
-        network stays in the caches, and its bits do not depend on the others; at once on a GPU."""
-        draws = [torch.rand(like.shape[1:], generator=g, device=like.device) for g in self._streams]
-        if like.device.type != "cpu":
-            yield slice(None), torch.stack(draws)[self._which]
-            return
-        for m, seed in enumerate(self._which.tolist()):
-            yield slice(m, m + 1), draws[seed].unsqueeze(0)
-
-    def state(self) -> Tensor:
-        """The streams' states, one per network."""
-        return torch.stack([stream.get_state() for stream in self._streams])[self._which.cpu()]
-
-    def restore(self, state: Tensor) -> None:
-        """Go on from the streams' states."""
-        for i, stream in enumerate(self._streams):
-            stream.set_state(state[int((self._which == i).nonzero()[0])].cpu().clone())
-
-
-class Dropout:
-    """Sets outputs to zero at random, at the runs' rate, and scales the others up (LTH, section 4)."""
-
-    def __init__(self, runs: list[Run], device: torch.device) -> None:
-        self.rate, self.draw = runs[0].dropout, Sampler(runs, "dropout", device)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Outputs (M, B, outputs) of a layer, some of them dropped; networks of one seed drop the same."""
-        return x * (self.draw.uniform(x) >= self.rate) / (1 - self.rate)
-
-
 class Weights:
     """Ordinary training: Adam on weights and biases; only weights under the mask are trained."""
 
     def __init__(self, runs: list[Run], start: Start) -> None:
-        self.dropout = Dropout(runs, start.weights[0].device) if runs[0].dropout else None
+        rate, seeds = runs[0].dropout, [run.seed for run in runs]
+        self.dropout = Dropout(rate, seeds, start.weights[0].device) if rate else None
         self.dtypes = precisions(runs[0])
         self.layers = [_Layer(w, m, d) for w, m, d in zip(start.weights, start.masks, self.dtypes)]
         zeros = [w.new_zeros(w.shape[:2]) for w in start.weights]
         self.biases = [_Layer(b, torch.ones_like(b, dtype=torch.bool), torch.float32) for b in zeros]
-        self.optimiser = torch.optim.Adam([layer.given for layer in self._all], lr=runs[0].learning_rate, fused=True)
+        given = [layer.given for layer in self._all]
+        options = {"fused": True, "capturable": given[0].is_cuda}
+        self.optimiser = torch.optim.Adam(given, lr=runs[0].learning_rate, **options)
+        for values in given:
+            moments = {name: torch.zeros_like(values) for name in MOMENTS}
+            self.optimiser.state[values] = {"step": values.new_zeros(()), **moments}
 
     @property
     def _all(self) -> list[_Layer]:
@@ -211,6 +177,10 @@ class Weights:
     def draw_for(self, purpose: str) -> None:
         """Nothing: no masks are sampled."""
 
+    def streams(self) -> list[torch.Generator]:
+        """Those of dropout."""
+        return self.dropout.draw.streams if self.dropout else []
+
     @torch.no_grad()
     def state(self) -> dict[str, Tensor]:
         """Values, Adam's two moments, and the random streams of dropout."""
@@ -226,11 +196,10 @@ class Weights:
         """Go on from values and moments after so many steps."""
         for i, layer in enumerate(self._all):
             layer.values = state[f"value.{i}"]
-            moments = {name: state[f"{name}.{i}"].clone() for name in MOMENTS}
-            if layer.given is not layer.values:
-                moments = {name: layer.sparse(moment) for name, moment in moments.items()}
-            step = torch.tensor(float(steps), device=layer.given.device)
-            self.optimiser.state[layer.given] = {"step": step, **moments}
+            kept = self.optimiser.state[layer.given]
+            kept["step"].fill_(steps)
+            for name in MOMENTS:
+                kept[name].copy_(layer.sparse(state[f"{name}.{i}"]).view_as(layer.given))
         if self.dropout:
             self.dropout.draw.restore(state["random"])
 
@@ -279,10 +248,12 @@ class Scores:
         self.dwr = torch.tensor([run.dwr for run in runs], device=start.weights[0].device)
         every = [torch.ones_like(w, dtype=torch.bool) for w in start.weights]
         self.layers = [_Layer(torch.zeros_like(w), m, torch.float32) for w, m in zip(start.weights, every)]
-        self.runs, self.dropout = runs, None
+        self.seeds, self.dropout = [run.seed for run in runs], None
         self.draw_for("masks")
         given = [layer.given for layer in self.layers]
         self.optimiser = torch.optim.SGD(given, lr=runs[0].learning_rate, momentum=0.9, fused=True)
+        for scores in given:
+            self.optimiser.state[scores] = {"momentum_buffer": torch.zeros_like(scores)}
 
     @property
     def trained(self) -> list[Tensor]:
@@ -312,7 +283,11 @@ class Scores:
 
     def draw_for(self, purpose: str) -> None:
         """Sample masks from now on from the random streams of a purpose."""
-        self.draw = Sampler(self.runs, purpose, self.weights[0].device)
+        self.draw = Sampler(self.seeds, purpose, self.weights[0].device)
+
+    def streams(self) -> list[torch.Generator]:
+        """Those of the masks."""
+        return self.draw.streams
 
     def state(self) -> dict[str, Tensor]:
         """Scores, momentum, and the random streams."""
@@ -325,10 +300,8 @@ class Scores:
         """Go on from scores, momentum and random streams; how many steps they took does not matter."""
         for i, layer in enumerate(self.layers):
             layer.values = state[f"value.{i}"]
-            momentum = state[f"momentum.{i}"].clone()
-            if layer.given is not layer.values:
-                momentum = layer.sparse(momentum)
-            self.optimiser.state[layer.given] = {"momentum_buffer": momentum}
+            momentum = layer.sparse(state[f"momentum.{i}"]).view_as(layer.given)
+            self.optimiser.state[layer.given]["momentum_buffer"].copy_(momentum)
         self.draw.restore(state["random"])
 
 

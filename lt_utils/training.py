@@ -6,6 +6,7 @@ masked. A learned supermask trains a score per weight in place of the weights, w
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from lt_utils.data import Dataset, Split
 from lt_utils.networks import NETWORKS, forward
 from lt_utils.randomness import generator
+from lt_utils.recording import Recorded
 from lt_utils.runs import Run
 from lt_utils.trainees import Start, Trainee, trainee_of
 
@@ -94,12 +96,12 @@ def train(
             trainee.restore(saved, done)
             readout.restore(saved)
     told = done
-    per_epoch = len(data.train.labels) // run.batch
+    per_epoch, advance = len(data.train.labels) // run.batch, step_of(run, trainee, data.train, done)
     for iteration in range(done + 1, run.iterations + 1):
         epoch, nth = divmod(iteration - 1, per_epoch)
         if nth == 0 or iteration == done + 1:
             order = batches(runs, epoch, len(data.train.labels), device)
-        step(run, trainee, data.train, order[:, nth * run.batch : (nth + 1) * run.batch])
+        advance(order[:, nth * run.batch : (nth + 1) * run.batch])
         if iteration % run.eval_every == 0 or iteration == run.iterations:
             readout.validate(iteration)
             tick(len(runs) * (iteration - told))
@@ -116,6 +118,12 @@ def step(run: Run, trainee: Trainee, split: Split, rows: Tensor) -> None:
     loss = F.cross_entropy(logits.flatten(0, 1), split.labels[rows].flatten(), reduction="sum") / run.batch
     loss.backward()
     trainee.update()
+
+
+def step_of(run: Run, trainee: Trainee, split: Split, done: int = 0) -> Callable[[Tensor], None]:
+    """`step` of a trainee after so many steps, to be called with `rows`; on a GPU it is recorded, and then replayed."""
+    ordinary = partial(step, run, trainee, split)
+    return Recorded(ordinary, trainee, done) if split.labels.is_cuda else ordinary
 
 
 class Readout:

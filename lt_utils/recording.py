@@ -1,0 +1,104 @@
+"""A step recorded once as a CUDA graph and replayed, so that a GPU does not wait for Python to launch its kernels."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from lt_utils.trainees import Trainee
+
+Step = Callable[[Tensor], None]  # a step of a stack on its batches (M, B), rows of the training set
+ORDINARY = 3  # steps before a recording, which is then checked with the same ones
+TOLERANCE = 0.02  # of how far these steps moved a network; a recording that skips or repeats anything is off by more
+
+
+def cuda_graph(step: Step, rows: Tensor, streams: list[torch.Generator]) -> Step:
+    """Record `step` without doing it; what is returned replays it on other rows of the same shape."""
+    rows, graph = rows.clone(), torch.cuda.CUDAGraph()
+    for stream in streams:
+        graph.register_generator_state(stream)
+    with torch.cuda.graph(graph):
+        step(rows)
+
+    def replay(others: Tensor) -> None:
+        rows.copy_(others)
+        graph.replay()
+
+    return replay
+
+
+class Recorded:
+    """A step that is recorded after a few ordinary ones and replayed from then on.
+
+    A graph repeats kernels on fixed addresses; anything else that a step does would silently be left out. Therefore the
+    recording first does the ordinary steps over again, from where they began. Only if it ends where they ended is it
+    used; otherwise training goes on with ordinary steps, and a warning says so.
+    """
+
+    def __init__(self, step: Step, trainee: Trainee, done: int = 0, record: Callable[..., Step] = cuda_graph) -> None:
+        self.step, self.trainee, self.done, self.record = step, trainee, done, record
+        self.before, self.ordinary = _copy(trainee.state()), []
+        device = trainee.trained[0].device
+        self.aside = torch.cuda.Stream(device) if device.type == "cuda" else None  # a recording asks for one
+
+    def __call__(self, rows: Tensor) -> None:
+        """Do the step on `rows` (M, B)."""
+        if len(self.ordinary) == ORDINARY:
+            self.step(rows)
+            return
+        self.ordinary.append(rows)
+        with _on(self.aside):
+            self.step(rows)
+        if len(self.ordinary) == ORDINARY:
+            self.step, self.before = self._recorded(), {}
+
+    def _recorded(self) -> Step:
+        """The recording, or the step itself; either way training stands where the ordinary steps took it."""
+        after = _copy(self.trainee.state())
+        self.trainee.restore(self.before, self.done)
+        try:
+            replay = self.record(self.step, self.ordinary[0], self.trainee.streams())
+            for rows in self.ordinary:
+                replay(rows)
+            if _agree(self.trainee.state(), after, self.before):
+                return replay
+            why = "its replay does not train as the step itself does"
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            why = str(error).splitlines()[0]
+        warnings.warn(f"no CUDA graph of the training step ({why}): training goes on without, slower.", stacklevel=2)
+        self.trainee.restore(after, self.done + ORDINARY)
+        return self.step
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+@contextmanager
+def _on(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Compute on a stream, between what was asked for before and what is asked for after."""
+    if not stream:
+        yield
+        return
+    here = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(here)
+    with torch.cuda.stream(stream):
+        yield
+    here.wait_stream(stream)
+
+
+def _agree(ours: dict[str, Tensor], theirs: dict[str, Tensor], before: dict[str, Tensor]) -> bool:
+    """Whether two states are one, but for rounding, in every tensor of every network; random streams to the bit."""
+    for name, there in theirs.items():
+        if not there.is_floating_point():
+            if not torch.equal(ours[name], there):
+                return False
+            continue
+        here, there, start = (t.nan_to_num().flatten(1) for t in (ours[name], there, before[name]))
+        if ((here - there).norm(dim=1) > TOLERANCE * (there - start).norm(dim=1)).any():
+            return False
+    return True
