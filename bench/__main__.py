@@ -66,12 +66,17 @@ def rate(action: Callable[[], object], amount: float, device: str) -> float:
     return amount / min(speed.measure(loop, device, 0.05) for _ in range(12))
 
 
+def formats() -> tuple[str, ...]:
+    """The number formats that the machine computes in: no emulated one, which is many times slower."""
+    return tuple(dict.fromkeys(("fp32", fast_precision())))
+
+
 def machine_rates(device: str) -> dict[str, float]:
     """Measured matrix products per second by precision, FLOP/s, and memory copied, bytes/s."""
     n = 2048 if device == "cpu" else 8192
     rates = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a, b = (torch.rand(n, n, device=device).to(dtype) for _ in range(2))
+    for name in formats():
+        a, b = (torch.rand(n, n, device=device).to(DTYPES[name]) for _ in range(2))
         rates[name] = rate(lambda a=a, b=b: torch.mm(a, b), 2 * n**3, device)
     x = torch.rand(64 * 2**20, device=device)
     y = torch.empty_like(x)
@@ -138,10 +143,9 @@ def with_shares(table: pd.DataFrame, rates: dict[str, float]) -> pd.DataFrame:
 def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.DataFrame:
     """The table of one network and kind of training."""
     role, place = "fc" if network == "fc" else "conv", device.split(":", maxsplit=1)[0]
-    formats = ("fp32", "bf16") if fast_precision() == "bf16" else ("fp32",)
     run = Run(network=network, kind=kind, batch=BATCH[kind], learning_rate=NETWORKS[network].learning_rate)
     loops, numbers, runs = {}, {}, {}
-    for precision in formats:
+    for precision in formats():
         for number in STACKS[place, role]:
             if number > speed.stack_limit(run, device):
                 continue
@@ -158,7 +162,7 @@ def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.Data
             times[f"{name} loop"].append(baselines.measure(network, kind, name, device, SECONDS))
         for name, loop in loops.items():
             times[name].append(1000 * speed.measure(loop, device, SECONDS))
-    rows, largest = [], {[name for name in loops if name.endswith(f)][-1] for f in formats}
+    rows, largest = [], {[name for name in loops if name.endswith(f)][-1] for f in formats()}
     for name, values in times.items():
         ms = statistics.median(values)
         rows.append(
