@@ -129,6 +129,16 @@ class _Layer:
         self.leaf.grad = None
 
 
+@torch.no_grad()
+def _update(layers: list[_Layer], optimiser: torch.optim.Optimizer) -> None:
+    for layer in layers:
+        layer.collect()
+    optimiser.step()
+    optimiser.zero_grad()
+    for layer in layers:
+        layer.spread()
+
+
 class Weights:
     """Ordinary training: Adam on weights and biases; only weights under the mask are trained."""
 
@@ -164,15 +174,9 @@ class Weights:
         layers = len(self.layers)
         return [v.to(d) for v, d in zip(values[:layers], self.dtypes)], values[layers:]
 
-    @torch.no_grad()
     def update(self) -> None:
         """One Adam step of the weights under the mask, and of the biases."""
-        for layer in self._all:
-            layer.collect()
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        for layer in self._all:
-            layer.spread()
+        _update(self._all, self.optimiser)
 
     def draw_for(self, purpose: str) -> None:
         """Nothing: no masks are sampled."""
@@ -271,15 +275,9 @@ class Scores:
         ]
         return masked, self.biases
 
-    @torch.no_grad()
     def update(self) -> None:
         """One SGD step of the scores."""
-        for layer in self.layers:
-            layer.collect()
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        for layer in self.layers:
-            layer.spread()
+        _update(self.layers, self.optimiser)
 
     def draw_for(self, purpose: str) -> None:
         """Sample masks from now on from the random streams of a purpose."""
