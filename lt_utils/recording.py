@@ -16,15 +16,18 @@ TOLERANCE = 0.02  # of how far these steps moved a network; a recording that ski
 
 def cuda_graph(step: Step, rows: Tensor, streams: list[torch.Generator]) -> Step:
     """Record `step` without doing it; what is returned replays it on other rows of the same shape."""
-    rows, graph = rows.clone(), torch.cuda.CUDAGraph()
-    for stream in streams:
-        graph.register_generator_state(stream)
-    with torch.cuda.graph(graph):
-        step(rows)
+    rows, device = rows.clone(), rows.device
+    with torch.cuda.device(device):  # which need not be the process's first
+        graph = torch.cuda.CUDAGraph()
+        for stream in streams:
+            graph.register_generator_state(stream)
+        with torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
+            step(rows)
 
     def replay(others: Tensor) -> None:
         rows.copy_(others)
-        graph.replay()
+        with torch.cuda.device(device):
+            graph.replay()
 
     return replay
 
