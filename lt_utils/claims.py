@@ -187,12 +187,24 @@ CLAIMS: dict[str, list[Claim]] = {
 }  # fmt: skip
 
 
-def _per_seed(claim: Claim, which: Filter, remaining: tuple[float, float], table: pd.DataFrame) -> pd.Series:
-    """One number per seed: the mean (or best) measure in the range; round 0 alone has no range."""
+def _rows(which: Filter, remaining: tuple[float, float], table: pd.DataFrame) -> pd.DataFrame:
+    """The runs of one side of a claim, in its range; round 0 alone has no range."""
     here = table.loc[(table[list(which)] == pd.Series(which)).all(axis=1)]
-    if which.get("round") != 0:
-        here = here[here["weights_remaining"].between(*remaining)]
-    grouped = here.groupby("seed")[claim.measure]
+    return here if which.get("round") == 0 else here[here["weights_remaining"].between(*remaining)]
+
+
+def _at_points_of(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Those of `rows` at whose seed and round `others` have a run, too: where a sweep was cut short, two sides must not
+    be compared at different depths."""
+    points = [pd.MultiIndex.from_frame(part[["seed", "round"]]) for part in (rows, others)]
+    return rows[points[0].isin(points[1])]
+
+
+def _per_seed(claim: Claim, rows: pd.DataFrame) -> pd.Series:
+    """One number per seed: the mean (or best) measure."""
+    if claim.measure not in rows:  # tables of earlier versions lack some
+        return pd.Series(dtype=float)
+    grouped = rows.groupby("seed")[claim.measure]
     return grouped.max() if claim.best else grouped.mean()
 
 
@@ -236,14 +248,13 @@ def judge(notebook: str, table: pd.DataFrame) -> pd.DataFrame:
 
 def _decide(claim: Claim, network: str, table: pd.DataFrame) -> dict[str, Any]:
     """The numbers and the verdict of a claim on one network."""
-
-    def per_seed(which: Filter, remaining: tuple[float, float]) -> pd.Series:
-        recorded = claim.measure in table  # tables of earlier versions lack some
-        return _per_seed(claim, which, remaining, table) if recorded else pd.Series(dtype=float)
-
-    ours, than = per_seed(claim.runs, claim.remaining), claim.figures[network] if claim.figures else claim.than
+    rows, than = _rows(claim.runs, claim.remaining, table), claim.figures[network] if claim.figures else claim.than
     if isinstance(than, dict):
-        than = per_seed(than, claim.than_remaining or claim.remaining)
+        others = _rows(than, claim.than_remaining or claim.remaining, table)
+        if not claim.than_remaining and 0 not in (claim.runs.get("round"), than.get("round")):
+            rows, others = _at_points_of(rows, others), _at_points_of(others, rows)
+        than = _per_seed(claim, others)
+    ours = _per_seed(claim, rows)
     difference = (ours - than).dropna()
     low, high = interval(difference)
     margin, ran = claim.margin(network), len(difference) > 0

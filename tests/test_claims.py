@@ -42,6 +42,15 @@ def test_claims_are_judged_by_paired_differences_in_their_range(table):
     assert found.loc["rewind beats constant", "verdict"] == "not run"
 
 
+def test_of_a_sweep_cut_short_the_points_that_both_sides_have_are_compared(table):
+    cut = table[(table["mask1"] != "reinit") | (table["round"] < 2)]  # not run at 2 %, where tickets are at 95 %
+    better = judge("02_mask1_actions", cut).set_index("claim").loc["rewind beats reinit"]
+    assert (better["difference"], better["ours"], better["seeds"]) == (pytest.approx(5), pytest.approx(95.9), 3)
+    cut = cut[(cut["mask1"] != "reinit") | (cut["seed"] != 1) | (cut["round"] < 1)]
+    better = judge("02_mask1_actions", cut).set_index("claim").loc["rewind beats reinit"]
+    assert (better["difference"], better["seeds"]) == (pytest.approx(5), 2)
+
+
 def test_one_seed_decides_nothing(table):
     found = judge("02_mask1_actions", table[table["seed"] == 0]).set_index("claim")
     assert found.loc["rewind beats reinit", "verdict"] == "inconclusive"
