@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from bench.common import formats
 from lt_utils import data, speed, store, tables
 from lt_utils.lottery import default_device
 from lt_utils.networks import NETWORKS
@@ -64,11 +65,6 @@ def rate(action: Callable[[], object], amount: float, device: str) -> float:
     loop = endless()
     next(loop)
     return amount / min(speed.measure(loop, device, 0.05) for _ in range(12))
-
-
-def formats() -> tuple[str, ...]:
-    """The number formats that the machine computes in: no emulated one, which is many times slower."""
-    return tuple(dict.fromkeys(("fp32", fast_precision())))
 
 
 def machine_rates(device: str) -> dict[str, float]:

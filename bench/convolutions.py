@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.common import formats
 from lt_utils import speed, store, tables
 from lt_utils.lottery import default_device
 from lt_utils.networks import CIFAR, NETWORKS, Layer, features
 from lt_utils.notebook import results_folder
-from lt_utils.profiles import fast_precision
 from lt_utils.trainees import DTYPES
 
 REPEATS, SECONDS, BATCH = 3, 0.5, 60
@@ -90,7 +90,7 @@ def main() -> None:
     place = options.device.split(":", maxsplit=1)[0]
     rows = []
     for network in options.networks:
-        for precision in dict.fromkeys(("fp32", fast_precision())):
+        for precision in formats():
             for stack in {"cpu": (1, 4, 16), "cuda": (1, 16, 64)}[place]:
                 rows += compare(network, stack, precision, options.device)
                 print(pd.DataFrame(rows[-len(WAYS) :]).round(2).to_string(index=False, header=False), flush=True)

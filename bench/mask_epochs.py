@@ -11,7 +11,7 @@ import argparse
 
 import pandas as pd
 
-from lt_utils import tables
+from bench.common import keep
 from lt_utils.claims import interval
 from lt_utils.lottery import run
 from lt_utils.networks import NETWORKS
@@ -49,9 +49,7 @@ def main() -> None:
     for epochs in options.epochs:
         found = pd.DataFrame([measure(options.network, epochs, options.seeds)])
         print(found.round(2).to_string(index=False), flush=True)
-        before = tables.read(path) if path.exists() else found[:0]
-        every = pd.concat([before, found], ignore_index=True).drop_duplicates(["network", "epochs"], keep="last")
-        tables.write(path, every.sort_values(["network", "epochs"]))
+        keep(path, found, ["network", "epochs"])
 
 
 if __name__ == "__main__":

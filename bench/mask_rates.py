@@ -10,7 +10,8 @@ import argparse
 
 import pandas as pd
 
-from lt_utils import store, tables
+from bench.common import keep
+from lt_utils import store
 from lt_utils.lottery import run
 from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder
@@ -57,8 +58,7 @@ def main() -> None:
     path = results_folder("bench") / "mask_rates.csv"
     for network in options.networks:
         found = search(network, options.rates, options.epochs, options.seeds)
-        before = tables.read(path) if path.exists() else found[:0]
-        tables.write(path, pd.concat([before[before["network"] != network], found], ignore_index=True))
+        keep(path, found, ["network"])
         mean = found.groupby("rate")["validation_accuracy"].mean()
         print(mean.round(1).to_string(), f"\nbest mean over the variants: {mean.idxmax():g}; store: {store.folder()}")
 

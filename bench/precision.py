@@ -12,7 +12,7 @@ import argparse
 
 import pandas as pd
 
-from lt_utils import tables
+from bench.common import keep
 from lt_utils.claims import interval
 from lt_utils.lottery import run
 from lt_utils.networks import NETWORKS
@@ -58,9 +58,7 @@ def main() -> None:
         [compare(options.profile, n, s, options.iterations) for n, s in zip(options.networks, options.seeds)]
     )
     path = results_folder("bench") / "precision.csv"
-    before = tables.read(path) if path.exists() else found[:0]
-    every = pd.concat([before, found], ignore_index=True)
-    tables.write(path, every.drop_duplicates(["network", "iterations"], keep="last"))
+    keep(path, found, ["network", "iterations"])
     print(found.round(3).to_string(index=False))
 
 

@@ -80,11 +80,13 @@ Panels = list[tuple[str, str, list[str]]]
 
 def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> list[Panels]:
     """Per network, a list of (network, family, names): a panel per family, or one for all names if they are few. Names
-    that `families` does not know come in a panel of their own."""
+    that `families` does not know come in a panel of their own. What has no run beyond round 0, which all share, is left
+    out: a sweep cut short has such."""
     rows = []
     for network in networks_of(table):
         here = table[table["network"] == network]
-        present = list(dict.fromkeys(here[hue]))
+        pruned = here[here["round"] > 0]
+        present = list(dict.fromkeys((pruned if len(pruned) else here)[hue]))
         known = {name for names in families.values() for name in names} | {REFERENCE}
         others = {"others": [name for name in present if name not in known]}
         named = {

@@ -211,3 +211,10 @@ def test_stars_mark_the_points_that_differ_from_the_baseline(table):
     assert starred(table) == [[2.0], [4.0, 2.0]]  # reinit; reinit_same_sign, by a difference that is always the same
     assert starred(table[table["seed"] == 0]) == []  # one seed decides nothing
     assert starred(table[table["mask1"] != "rewind"]) == []  # nothing to differ from
+
+
+def test_the_legend_names_only_what_is_drawn_of_a_sweep_cut_short(table):
+    cut = table[(table["mask1"] != "reinit") | (table["round"] == 0)]
+    named = [text.get_text() for text in plots.FIGURES["02_mask1_actions"](cut).axes[0].get_legend().get_texts()]
+    assert {"rewind", "reinit_same_sign"} <= set(named)
+    assert "reinit" not in named
