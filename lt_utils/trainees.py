@@ -212,27 +212,24 @@ class _SampledMask(torch.autograd.Function):
     """weights * b * factor, b ~ Bernoulli(sigmoid(scores)); straight-through: b's gradient goes to sigmoid(scores)."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, weights: Tensor, draw: Sampler, dwr: Tensor, dtype: torch.dtype) -> Tensor:
-        probability, masked = torch.empty_like(scores), torch.empty_like(weights, dtype=dtype)
-        ctx.parts, ctx.factors = [], []
-        for part, uniform in draw.parts(scores):
-            mask = torch.empty_like(uniform)  # of numbers: a CPU is many times slower at truth values
-            torch.lt(uniform, torch.sigmoid(scores[part], out=probability[part]), out=mask)
-            factor = rescaling(mask, dwr[part])
-            masked[part].copy_(mask.mul_(weights[part]).mul_(factor))
-            ctx.parts.append(part)
-            ctx.factors.append(factor)
-        ctx.save_for_backward(weights, probability)
+    def forward(ctx: Any, scores: Tensor, weights: Tensor, whose: "Scores", dtype: torch.dtype) -> Tensor:
+        slopes, masked = torch.empty_like(scores), torch.empty_like(weights, dtype=dtype)
+        for part, uniform in whose.draw.parts(scores):
+            slope = torch.sigmoid(scores[part], out=slopes[part])
+            mask = torch.lt(uniform, slope, out=torch.empty_like(uniform))  # of numbers: truth values take a CPU longer
+            torch.ops.aten.sigmoid_backward(weights[part], slope, grad_input=slope)  # here, while it is in the caches
+            if any(whose.rescaled[part]):
+                factor = rescaling(mask, whose.dwr[part])
+                mask.mul_(factor)
+                slope.mul_(factor)
+            torch.mul(mask, weights[part], out=masked[part])
+        ctx.save_for_backward(slopes)
         return masked
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weights, probability = ctx.saved_tensors
-        to_scores = torch.empty_like(probability)
-        for part, factor in zip(ctx.parts, ctx.factors):
-            own = torch.mul(gradient[part].float(), weights[part], out=to_scores[part]).mul_(factor)
-            torch.ops.aten.sigmoid_backward(own, probability[part], grad_input=own)
-        return to_scores, None, None, None, None
+        (slopes,) = ctx.saved_tensors
+        return gradient * slopes, None, None, None
 
 
 def rescaling(mask: Tensor, dwr: Tensor) -> Tensor:
@@ -249,7 +246,8 @@ class Scores:
     def __init__(self, runs: list[Run], start: Start) -> None:
         self.weights, self.dtypes = start.weights, precisions(runs[0])
         self.biases = [w.new_zeros(w.shape[:2]) for w in start.weights]
-        self.dwr = torch.tensor([run.dwr for run in runs], device=start.weights[0].device)
+        self.rescaled = [run.dwr for run in runs]
+        self.dwr = torch.tensor(self.rescaled, device=start.weights[0].device)
         every = [torch.ones_like(w, dtype=torch.bool) for w in start.weights]
         self.layers = [_Layer(torch.zeros_like(w), m, torch.float32) for w, m in zip(start.weights, every)]
         self.seeds, self.dropout = [run.seed for run in runs], None
@@ -270,9 +268,7 @@ class Scores:
 
     def parameters(self, values: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The start weights under a mask sampled from the scores `values`, and biases of zero."""
-        masked = [
-            _SampledMask.apply(s, w, self.draw, self.dwr, d) for s, w, d in zip(values, self.weights, self.dtypes)
-        ]
+        masked = [_SampledMask.apply(s, w, self, d) for s, w, d in zip(values, self.weights, self.dtypes)]
         return masked, self.biases
 
     def update(self) -> None:
