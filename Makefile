@@ -59,8 +59,9 @@ figures: $(READY)  ## redraw the figures of PROFILE from its tables; nothing is 
 lab: check  ## open the notebooks in JupyterLab
 	@$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
-bench: check  ## time the stacked trainer beside ordinary PyTorch loops; writes results/bench/
+bench: check  ## time the stacked trainer beside ordinary PyTorch loops, and profile it; writes results/bench/
 	@$(PYTHON) -m bench
+	@$(PYTHON) -m bench.profile
 
 test: check  ## lint and test
 	@$(PYTHON) -m ruff check

@@ -13,13 +13,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import torch
 
-from bench.common import formats
-from lt_utils import data, speed, store, tables
+from bench.common import formats, keep, machine_name
+from lt_utils import data, speed
 from lt_utils.lottery import default_device
 from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder
@@ -30,7 +29,8 @@ from lt_utils.trainees import DTYPES
 from lt_utils.training import evaluate
 
 REPEATS, SECONDS = 5, 0.6
-STACKS = {("cpu", "fc"): (1, 4, 16, 64, 256), ("cpu", "conv"): (1, 4), ("cuda", "fc"): (1, 16, 64, 128, 256, 512),
+LONG = 10_000  # milliseconds; so long a step is measured once
+STACKS = {("cpu", "fc"): (1, 4, 16, 64, 256), ("cpu", "conv"): (1, 4, 16), ("cuda", "fc"): (1, 16, 64, 128, 256, 512),
           ("cuda", "conv"): (1, 4, 16, 64, 256)}  # fmt: skip
 LAUNCH_BOUND = 16  # networks in a stack, up to which a GPU is measured without a recording, too
 BATCH = {"train": 60, "learned": 250}
@@ -150,14 +150,15 @@ def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.Data
                 name = f"stack of {number}, {precision}{graph}"
                 runs[name], numbers[name] = replace(run, precision=precision), number
                 loops[name] = speed.stepper(runs[name], number, device, recorded=not graph)
-                for _ in range(ORDINARY + 1):  # until the step is recorded
+                for _ in range(ORDINARY + 1 if place == "cuda" else 1):  # until the step is recorded
                     next(loops[name])
     times = {"idiomatic loop": [], "in-memory loop": [], **{name: [] for name in loops}}
-    for _ in range(REPEATS):
+    for repeat in range(REPEATS):
         for name in ("idiomatic", "in-memory"):
             times[f"{name} loop"].append(baselines.measure(network, kind, name, device, SECONDS))
         for name, loop in loops.items():
-            times[name].append(1000 * speed.measure(loop, device, SECONDS))
+            if not repeat or times[name][0] * numbers[name] < LONG:
+                times[name].append(1000 * speed.measure(loop, device, SECONDS))
     rows, largest = [], {[name for name in loops if name.endswith(f)][-1] for f in formats()}
     for name, values in times.items():
         ms = statistics.median(values)
@@ -203,7 +204,7 @@ def main() -> None:
     for name in ("mnist", "cifar10"):
         data.arrays(name)
     device, baselines = options.device, Baselines()
-    machine = f"{store.device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    machine = machine_name(device)
     print(f"{machine}; medians of {REPEATS} interleaved rounds")
     parts, extra, rates = [], [], machine_rates(device)
     for network in options.networks:
@@ -216,19 +217,8 @@ def main() -> None:
     print(f"\n{pd.DataFrame(extra).round(1).to_string(index=False)}")
     where, place = results_folder("bench"), device.split(":", maxsplit=1)[0]
     every = with_shares(pd.concat(parts, ignore_index=True), rates).assign(machine=machine)
-    replace_rows(where / f"{place}.csv", every.round(4), ["network", "kind"])
-    replace_rows(where / f"{place}_machine.csv", pd.DataFrame(extra).assign(machine=machine), ["quantity"])
-
-
-def replace_rows(path: Path, new: pd.DataFrame, by: list[str]) -> None:
-    """Write `new` over the rows of `path` that have the same `by`; other rows of the same machine stay, in the order of
-    the networks."""
-    old = tables.read(path) if path.exists() else new[:0]
-    measured = pd.MultiIndex.from_frame(new[by])
-    old = old[old["machine"].isin(new["machine"]) & ~pd.MultiIndex.from_frame(old[by]).isin(measured)]
-    rank = {name: i for i, name in enumerate(NETWORKS)}
-    every = pd.concat([new, old], ignore_index=True)
-    tables.write(path, every.sort_values(by[0], key=lambda c: c.str.split().str[0].map(rank), kind="stable"))
+    keep(where / f"{place}.csv", every.round(4), ["machine", "network", "kind"])
+    keep(where / f"{place}_machine.csv", pd.DataFrame(extra).assign(machine=machine), ["machine", "quantity"])
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pandas as pd
+import torch
 
-from lt_utils import tables
+from lt_utils import store, tables
 from lt_utils.profiles import fast_precision
 
 
@@ -20,3 +21,8 @@ def keep(path: Path, found: pd.DataFrame, by: list[str]) -> None:
         measured = pd.MultiIndex.from_frame(old[by]).isin(pd.MultiIndex.from_frame(found[by]))
         found = pd.concat([old[~measured], found], ignore_index=True)
     tables.write(path, found)
+
+
+def machine_name(device: str) -> str:
+    """What a table says it was measured on."""
+    return f"{store.device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}"

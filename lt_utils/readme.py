@@ -82,29 +82,54 @@ def _supermasks(labels: list[str]) -> pd.DataFrame:
 
 
 def speeds() -> str:
-    """The table of `make bench`, in Markdown: per network and kind of training, the ordinary loops and our best."""
+    """The tables of `make bench`, in Markdown, machine by machine: per network and kind of training, the ordinary loops
+    and our best, and where its time goes."""
     parts = []
     for path in sorted(results_folder("bench").glob("*_machine.csv")):
-        measured = pd.read_csv(path.with_name(path.name.replace("_machine", "")))
-        rows = []
-        for (network, kind), here in measured.groupby(["network", "kind"], sort=False):
-            ms = here.set_index("loop")["ms per network-step"]
-            best = here.loc[here["ms per network-step"].idxmin()]
-            rows.append(
-                {
-                    "network": f"{network}, {kind}",
-                    "idiomatic, ms": f"{ms['idiomatic loop']:.3g}",
-                    "in memory, ms": f"{ms['in-memory loop']:.3g}",
-                    "ours, ms": f"{best['ms per network-step']:.3g} ({best['loop']})",
-                    "x idiomatic": f"{best['x idiomatic']:.1f}",
-                    "images/s": f"{best['images/s']:,.0f}",
-                    "floor, ms": f"{best['floor ms']:.3g}",
-                    "share of the matrix rate": f"{100 * best['share of FLOP/s']:.0f} %",
-                }
-            )
-        rates = ", ".join(f"{row.quantity} {row.value:.4g}" for row in pd.read_csv(path).itertuples())
-        parts.append(f"{measured['machine'][0]} ({rates}):\n\n{_markdown(pd.DataFrame(rows))}")
+        place = path.name.removesuffix("_machine.csv")
+        rates, profiles = pd.read_csv(path), path.with_name(f"profile_{place}.csv")
+        profiles = pd.read_csv(profiles) if profiles.exists() else rates[:0]
+        for machine, measured in pd.read_csv(path.with_name(f"{place}.csv")).groupby("machine", sort=False):
+            named = ", ".join(f"{r.quantity} {r.value:.4g}" for r in rates[rates["machine"] == machine].itertuples())
+            parts.append(f"{machine} ({named}):\n\n{_markdown(_speeds(measured))}")
+            profiled = profiles[profiles["machine"] == machine]
+            if len(profiled):
+                parts.append(f"Where a network-step's time goes there, %:\n\n{_markdown(_profile(profiled))}")
     return "\n\n".join(parts)
+
+
+def _speeds(measured: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (network, kind), here in _in_order(measured):
+        ms = here.set_index("loop")["ms per network-step"]
+        best = here.loc[here["ms per network-step"].idxmin()]
+        rows.append(
+            {
+                "network": f"{network}, {kind}",
+                "idiomatic, ms": f"{ms['idiomatic loop']:.3g}",
+                "in memory, ms": f"{ms['in-memory loop']:.3g}",
+                "ours, ms": f"{best['ms per network-step']:.3g} ({best['loop']})",
+                "x idiomatic": f"{best['x idiomatic']:.1f}",
+                "images/s": f"{best['images/s']:,.0f}",
+                "floor, ms": f"{best['floor ms']:.3g}",
+                "share of the matrix rate": f"{100 * best['share of FLOP/s']:.0f} %",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _profile(profiled: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for (network, kind), here in _in_order(profiled):
+        stack = f"{network}, {kind} (stack of {here['stack'].iloc[0]}, {here['precision'].iloc[0]})"
+        rows.append({"network": stack} | {row.part: f"{100 * row.share:.0f}" for row in here.itertuples()})
+    return pd.DataFrame(rows)
+
+
+def _in_order(measured: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    """Its rows by network and kind, in the order of the networks; weights before learned masks."""
+    groups = list(measured.groupby(["network", "kind"]))
+    return sorted(groups, key=lambda group: (list(PAPER).index(group[0][0]), group[0][1] == "learned"))
 
 
 def render(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import torch
 
 import lt_utils as lt
 from lt_utils import store as run_store
@@ -113,15 +114,57 @@ def test_accuracies_have_a_column_per_round_however_its_last_weights_were_counte
     assert wide.loc[("fc", "one_shot")].tolist() == [90.5, 80.5]
 
 
-def test_a_measurement_of_some_networks_leaves_those_of_the_others_on_the_same_machine(tmp_path):
-    from bench.__main__ import replace_rows
+def test_a_measurement_of_some_networks_leaves_those_of_others_and_of_other_machines(tmp_path):
+    from bench.common import keep
 
     def rows(machine, **milliseconds):
         return pd.DataFrame({"network": list(milliseconds), "ms": list(milliseconds.values()), "machine": machine})
 
-    path = tmp_path / "cpu.csv"
-    replace_rows(path, rows("a", fc=1, conv2=2, conv6=3), ["network"])
-    replace_rows(path, rows("a", conv2=4), ["network"])
-    assert tables.read(path)[["network", "ms"]].values.tolist() == [["fc", 1], ["conv2", 4], ["conv6", 3]]
-    replace_rows(path, rows("b", conv6=5), ["network"])
-    assert tables.read(path)["ms"].tolist() == [5]
+    path, by = tmp_path / "cpu.csv", ["machine", "network"]
+    keep(path, rows("a", fc=1, conv2=2, conv6=3), by)
+    keep(path, rows("a", conv2=4), by)
+    keep(path, rows("b", conv6=5), by)
+    found = tables.read(path).set_index(by)["ms"]
+    assert found.to_dict() == {("a", "fc"): 1, ("a", "conv2"): 4, ("a", "conv6"): 3, ("b", "conv6"): 5}
+
+
+def test_the_readme_shows_speeds_machine_by_machine_in_the_order_of_the_networks(tmp_path, monkeypatch):
+    from lt_utils import readme
+
+    monkeypatch.setattr(readme, "results_folder", lambda _: tmp_path)
+    loops = {"idiomatic loop": 8.0, "in-memory loop": 4.0, "stack of 1, fp32": 2.0, "stack of 4, fp32": 1.0}
+    shares = {"images/s": 60_000, "floor ms": 0.5, "share of FLOP/s": 0.5}
+    measured = [
+        {"machine": m, "network": n, "kind": k, "loop": name, "ms per network-step": ms, "x idiomatic": 8 / ms} | shares
+        for m in ("one", "other")
+        for n, k in (("conv2", "train"), ("fc", "learned"), ("fc", "train"))
+        for name, ms in loops.items()
+    ]
+    pd.DataFrame(measured).to_csv(tmp_path / "cpu.csv")
+    machines = pd.DataFrame({"machine": ["one", "other"], "quantity": "fp32 G/s", "value": [200, 100]})
+    machines.to_csv(tmp_path / "cpu_machine.csv")
+    text = readme.speeds()
+    assert text.index("one (fp32 G/s 200)") < text.index("other (fp32 G/s 100)")
+    assert text.count("| fc, train | 8 | 4 | 1 (stack of 4, fp32) | 8.0 | 60,000 | 0.5 | 50 % |") == 2
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith(("| fc", "| conv"))]
+    assert rows == ["| fc, train", "| fc, learned", "| conv2, train"] * 2
+    assert "time goes" not in text  # not profiled
+    parts = {"precision": "fp32", "stack": 4, "part": ["matrix products", "Python"], "share": [0.9, 0.1]}
+    pd.DataFrame({"machine": "other", "network": "fc", "kind": "train"} | parts).to_csv(tmp_path / "profile_cpu.csv")
+    profiled = readme.speeds().split("time goes")
+    assert len(profiled) == 2 and "other" in profiled[0]
+    assert "| fc, train (stack of 4, fp32) | 90 | 10 |" in profiled[1]
+
+
+def test_a_profile_adds_up_and_knows_its_operations():
+    from bench.profile import shares
+
+    def products():
+        a = torch.rand(400, 400)
+        while True:
+            a @ a
+            yield 1
+
+    found = shares(products(), "cpu")
+    assert found.sum() == pytest.approx(1)
+    assert found["matrix products"] > 0.5 and (found >= 0).all()
