@@ -61,7 +61,7 @@ lab: check  ## open the notebooks in JupyterLab
 
 bench: check  ## time the stacked trainer beside ordinary PyTorch loops, and profile it; writes results/bench/
 	@$(PYTHON) -m bench
-	@$(PYTHON) -m bench.profile
+	@KINETO_LOG_LEVEL=5 $(PYTHON) -m bench.profile
 
 test: check  ## lint and test
 	@$(PYTHON) -m ruff check

@@ -87,10 +87,11 @@ def speeds() -> str:
     parts = []
     for path in sorted(results_folder("bench").glob("*_machine.csv")):
         place = path.name.removesuffix("_machine.csv")
-        rates, profiles = pd.read_csv(path), path.with_name(f"profile_{place}.csv")
-        profiles = pd.read_csv(profiles) if profiles.exists() else rates[:0]
+        every, profiles = pd.read_csv(path), path.with_name(f"profile_{place}.csv")
+        profiles = pd.read_csv(profiles) if profiles.exists() else every[:0]
         for machine, measured in pd.read_csv(path.with_name(f"{place}.csv")).groupby("machine", sort=False):
-            named = ", ".join(f"{r.quantity} {r.value:.4g}" for r in rates[rates["machine"] == machine].itertuples())
+            rates = every[every["machine"] == machine].itertuples()
+            named = ", ".join(f"{row.quantity} {_number(row.value)}" for row in rates)
             parts.append(f"{machine} ({named}):\n\n{_markdown(_speeds(measured))}")
             profiled = profiles[profiles["machine"] == machine]
             if len(profiled):
@@ -106,16 +107,21 @@ def _speeds(measured: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "network": f"{network}, {kind}",
-                "idiomatic, ms": f"{ms['idiomatic loop']:.3g}",
-                "in memory, ms": f"{ms['in-memory loop']:.3g}",
-                "ours, ms": f"{best['ms per network-step']:.3g} ({best['loop']})",
+                "idiomatic, ms": _number(ms["idiomatic loop"]),
+                "in memory, ms": _number(ms["in-memory loop"]),
+                "ours, ms": f"{_number(best['ms per network-step'])} ({best['loop']})",
                 "x idiomatic": f"{best['x idiomatic']:.1f}",
                 "images/s": f"{best['images/s']:,.0f}",
-                "floor, ms": f"{best['floor ms']:.3g}",
+                "floor, ms": _number(best["floor ms"]),
                 "share of the matrix rate": f"{100 * best['share of FLOP/s']:.0f} %",
             }
         )
     return pd.DataFrame(rows)
+
+
+def _number(value: float) -> str:
+    """With three digits, or, if it is large, in full."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _profile(profiled: pd.DataFrame) -> pd.DataFrame:
