@@ -136,15 +136,37 @@ def with_shares(table: pd.DataFrame, rates: dict[str, float]) -> pd.DataFrame:
     )
 
 
+def place_of(device: str) -> str:
+    """cpu or cuda."""
+    return device.split(":", maxsplit=1)[0]
+
+
+def run_of(network: str, kind: str) -> Run:
+    """What is measured of a network and kind of training."""
+    return Run(network=network, kind=kind, batch=BATCH[kind], learning_rate=NETWORKS[network].learning_rate)
+
+
+def stacks(run: Run, device: str) -> list[int]:
+    """The sizes of stack that are measured, as far as they fit the memory."""
+    sizes = STACKS[place_of(device), "fc" if run.network == "fc" else "conv"]
+    return [size for size in sizes if size <= speed.stack_limit(run, device)]
+
+
+def options(description: str) -> argparse.Namespace:
+    """Networks, kinds of training and device from the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--kinds", nargs="+", default=list(BATCH), choices=list(BATCH))
+    parser.add_argument("--device", default=default_device())
+    return parser.parse_args()
+
+
 def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.DataFrame:
     """The table of one network and kind of training."""
-    role, place = "fc" if network == "fc" else "conv", device.split(":", maxsplit=1)[0]
-    run = Run(network=network, kind=kind, batch=BATCH[kind], learning_rate=NETWORKS[network].learning_rate)
+    run, place = run_of(network, kind), place_of(device)
     loops, numbers, runs = {}, {}, {}
     for precision in formats():
-        for number in STACKS[place, role]:
-            if number > speed.stack_limit(run, device):
-                continue
+        for number in stacks(run, device):
             without_graph = place == "cuda" and number <= LAUNCH_BOUND
             for graph in ("", ", no CUDA graph")[: 1 + without_graph]:
                 name = f"stack of {number}, {precision}{graph}"
@@ -196,26 +218,22 @@ def evaluation_cost(network: str, device: str) -> float:
 
 def main() -> None:
     """Measure, print, and write results/bench/DEVICE.csv and DEVICE_machine.csv."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--kinds", nargs="+", default=list(BATCH), choices=list(BATCH))
-    parser.add_argument("--device", default=default_device())
-    options = parser.parse_args()
+    given = options(__doc__)
     for name in ("mnist", "cifar10"):
         data.arrays(name)
-    device, baselines = options.device, Baselines()
+    device, baselines = given.device, Baselines()
     machine = machine_name(device)
     print(f"{machine}; medians of {REPEATS} interleaved rounds")
     parts, extra, rates = [], [], machine_rates(device)
-    for network in options.networks:
-        for kind in options.kinds:
+    for network in given.networks:
+        for kind in given.kinds:
             parts.append(bench(network, kind, device, baselines))
             rates = {name: max(value, rates[name]) for name, value in machine_rates(device).items()}  # its best moment
             print(f"\n{with_shares(parts[-1], rates).round(3).to_string(index=False)}", flush=True)
         extra.append({"quantity": f"{network} validation ms", "value": evaluation_cost(network, device)})
     extra += [{"quantity": f"{name} G/s", "value": value / 1e9} for name, value in rates.items()]
     print(f"\n{pd.DataFrame(extra).round(1).to_string(index=False)}")
-    where, place = results_folder("bench"), device.split(":", maxsplit=1)[0]
+    where, place = results_folder("bench"), place_of(device)
     every = with_shares(pd.concat(parts, ignore_index=True), rates).assign(machine=machine)
     keep(where / f"{place}.csv", every.round(4), ["machine", "network", "kind"])
     keep(where / f"{place}_machine.csv", pd.DataFrame(extra).assign(machine=machine), ["machine", "quantity"])

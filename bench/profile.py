@@ -3,12 +3,11 @@
     python -m bench.profile --networks fc conv2 --kinds learned --device cpu
 
 A row per network, kind of training and part in results/bench/profile_DEVICE.csv, in the fast precision and the largest
-stack of `make bench`: its share of the step, and that of the milliseconds that a network-step takes unobserved. On a
-CPU a part is the time in its tensor operations, and `Python` what remains; on a GPU it is that of its kernels,
-launched one by one, since the operations of a recording are not told apart, and `Python` is when none of them runs.
+stack of `make bench` of up to 64: its share of the step, and that of the milliseconds that a network-step takes
+unobserved. On a CPU a part is the time in its tensor operations, and `Python` what remains; on a GPU it is that of its
+kernels, launched one by one, since the operations of a recording are not told apart, and `Python` is when none runs.
 """
 
-import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,13 +16,10 @@ import pandas as pd
 from torch.autograd import DeviceType
 from torch.profiler import profile
 
-from bench.__main__ import BATCH, SECONDS, STACKS
+from bench.__main__ import SECONDS, options, place_of, run_of, stacks
 from bench.common import formats, keep, machine_name
 from lt_utils import speed
-from lt_utils.lottery import default_device
-from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder
-from lt_utils.runs import Run
 
 PARTS = {  # by what the name of an operation contains; the first part that fits
     "matrix products": ("mm", "convolution", "conv2d"),
@@ -34,6 +30,7 @@ PARTS = {  # by what the name of an operation contains; the first part that fits
     "masks and copies": ("aten::",),
 }
 REST = "Python"
+LARGEST = 64  # networks in a stack; a larger one gains little
 
 
 def part_of(operation: str) -> str:
@@ -57,10 +54,8 @@ def shares(loop: Iterator[int], device: str) -> pd.Series:
 
 def where(network: str, kind: str, device: str) -> pd.DataFrame:
     """The parts of one network and kind of training."""
-    run = Run(network=network, kind=kind, batch=BATCH[kind], learning_rate=NETWORKS[network].learning_rate)
-    run = replace(run, precision=formats()[-1])
-    sizes = STACKS[device.split(":", maxsplit=1)[0], "fc" if network == "fc" else "conv"]
-    stack = max(size for size in sizes if size <= min(64, speed.stack_limit(run, device)))
+    run = replace(run_of(network, kind), precision=formats()[-1])
+    stack = max(size for size in stacks(run, device) if size <= LARGEST)
     loop = speed.stepper(run, stack, device, recorded=False)
     next(loop)
     ms = 1000 * min(speed.measure(loop, device, SECONDS) for _ in range(3))
@@ -72,17 +67,16 @@ def where(network: str, kind: str, device: str) -> pd.DataFrame:
 
 def main() -> None:
     """Profile, print, and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
-    parser.add_argument("--kinds", nargs="+", default=list(BATCH), choices=list(BATCH))
-    parser.add_argument("--device", default=default_device())
-    options = parser.parse_args()
-    place = options.device.split(":", maxsplit=1)[0]
-    for network in options.networks:
-        for kind in options.kinds:
-            found = where(network, kind, options.device).round(4).assign(machine=machine_name(options.device))
+    given = options(__doc__)
+    for network in given.networks:
+        for kind in given.kinds:
+            found = where(network, kind, given.device).round(4).assign(machine=machine_name(given.device))
             print(found.drop(columns="machine").to_string(index=False), flush=True)
-            keep(results_folder("bench") / f"profile_{place}.csv", found, ["machine", "network", "kind", "part"])
+            keep(
+                results_folder("bench") / f"profile_{place_of(given.device)}.csv",
+                found,
+                ["machine", "network", "kind", "part"],
+            )
 
 
 if __name__ == "__main__":

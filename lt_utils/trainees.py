@@ -246,7 +246,7 @@ class Scores:
     def __init__(self, runs: list[Run], start: Start) -> None:
         self.weights, self.dtypes = start.weights, precisions(runs[0])
         self.biases = [w.new_zeros(w.shape[:2]) for w in start.weights]
-        self.rescaled = [run.dwr for run in runs]
+        self.rescaled = [run.dwr for run in runs]  # beside the tensor, as to ask a GPU would be to wait for it
         self.dwr = torch.tensor(self.rescaled, device=start.weights[0].device)
         every = [torch.ones_like(w, dtype=torch.bool) for w in start.weights]
         self.layers = [_Layer(torch.zeros_like(w), m, torch.float32) for w, m in zip(start.weights, every)]
