@@ -14,7 +14,7 @@ VENV ?= .venv
 BASE_PYTHON ?= python3
 RESULTS := $(or $(LT_RESULTS),results)
 DATA := $(or $(LT_DATA),data)/.fetched
-export WORKERS SCHEDULER FRESH PRECISION
+export WORKERS SCHEDULER FRESH PRECISION PARAMS
 # With a budget the notebooks draw what `train` left them in time, and train nothing themselves.
 export LT_DRAW_ONLY := $(BUDGET)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -45,13 +45,13 @@ reproduce: $(if $(BUDGET),train) $(EXECUTED)  ## execute the notebooks, make eve
 
 # Of committed results a clone can't tell whether they are whole: those notebooks are always executed.
 $(RESULTS)/$(LABEL)/%.ipynb: notebooks/%.ipynb $(wildcard lt_utils/*.py notebooks/*.py) requirements.txt $(if $(PARAMS)$(filter $(COMMITTED),$(PROFILE)),always) | $(DATA)
-	@$(PYTHON) notebooks/execute.py $* --profile $(PROFILE) $(PARAMS:%=-p %)
+	@$(PYTHON) notebooks/execute.py $* --profile $(PROFILE) $(if $(PARAMS),-p "$$PARAMS")
 
 train: | $(DATA)  ## do the trainings of all notebooks, the most valuable first; draw nothing [BUDGET=30m]
-	@$(PYTHON) -m lt_utils train --profile $(PROFILE) $(BUDGET:%=--budget %) $(ONLY:%=--only %) $(PARAMS:%=-p %)
+	@$(PYTHON) -m lt_utils train --profile $(PROFILE) $(BUDGET:%=--budget %) $(ONLY:%=--only %) $(if $(PARAMS),-p "$$PARAMS")
 
 cost: $(READY)  ## say what is still to be trained, and how long that takes on this machine
-	@$(PYTHON) -m lt_utils cost --profile $(PROFILE) $(ONLY:%=--only %) $(PARAMS:%=-p %)
+	@$(PYTHON) -m lt_utils cost --profile $(PROFILE) $(ONLY:%=--only %) $(if $(PARAMS),-p "$$PARAMS")
 
 figures: $(READY)  ## redraw the figures of PROFILE from its tables; nothing is trained
 	@$(PYTHON) -m lt_utils figures --profile $(PROFILE)

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--profile", default="quick", choices=[*PROFILES, *(f"{name}-custom" for name in PROFILES)])
     parser.add_argument("--budget", help="time, such as 30m")
     parser.add_argument("--only", action="append", default=[], metavar="NOTEBOOK")
-    parser.add_argument("-p", dest="given", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("-p", dest="given", action="append", default=[], metavar="NAME=VALUE ...")
     options = parser.parse_args()
     try:
         if options.command == "data":

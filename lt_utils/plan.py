@@ -1,6 +1,5 @@
 """All the runs that the notebooks ask for, read from the notebooks themselves, the most valuable first."""
 
-import ast
 import os
 import re
 import time
@@ -15,6 +14,7 @@ from lt_utils.networks import NETWORKS
 from lt_utils.profiles import choose
 from lt_utils.progress import duration
 from lt_utils.runs import Run
+from notebooks.execute import values
 
 NOTEBOOKS = ROOT / "notebooks"
 ORDER = ("04", "00", "01", "02", "03", "05")  # of the notebooks, by what they give for their time
@@ -54,14 +54,8 @@ def value(name: str, run: Run) -> tuple:
 
 
 def everything(profile: str, only: list[str], given: list[str]) -> list[Run]:
-    """The runs of all notebooks (or of `only`), the most valuable first; `given` are words like `seeds=3`."""
-    parameters = {}
-    for word in given:
-        key, _, text = word.partition("=")
-        try:
-            parameters[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            parameters[key] = text
+    """The runs of all notebooks (or of `only`), the most valuable first; `given` are texts like `seeds=3 rounds=9`."""
+    parameters = values(given)
     chosen = [name for name in names() if not only or name in only]
     asked = [(value(name, run), run) for name in chosen for run in notebook_runs(name, profile, parameters)]
     return [run for _, run in sorted(asked, key=lambda pair: pair[0])]

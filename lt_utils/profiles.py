@@ -169,7 +169,7 @@ def settings(
     profile: str,
     *,
     supermasks: bool = False,
-    networks: list[str] | None = None,
+    networks: list[str] | str | None = None,
     seeds: int | list[int] | None = None,
     **overrides: int | None,
 ) -> Settings:
@@ -190,7 +190,8 @@ def settings(
     for name in given.get("criteria", ()):
         choose("criterion", name, CRITERIA)
     if networks is not None:
-        given["networks"] = tuple(choose("network", name, NETWORKS) for name in networks)
+        asked = [networks] if isinstance(networks, str) else networks
+        given["networks"] = tuple(choose("network", name, NETWORKS) for name in asked)
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds or range(own.seeds))
     if not chosen or any(not isinstance(seed, int) or seed < 0 for seed in chosen):
         raise ValueError(f"seeds = {seeds!r} is impossible: give a count above 0, a list of seeds, or None.")

@@ -8,6 +8,7 @@ It imports nothing of `lt_utils`, whose PyTorch the notebook's own kernel loads 
 import argparse
 import ast
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -39,24 +40,34 @@ def show_progress(pipe: Path) -> None:
     threading.Thread(target=copy, daemon=True).start()
 
 
+def values(given: list[str]) -> dict:
+    """Parameters from texts like `seeds=5 networks=['fc', 'conv2']`; a value that is not written as Python is text.
+    SystemExit where there is none."""
+    found = {}
+    for text in given:
+        for word in re.split(r"\s+(?=\w+=)", text.strip()):
+            key, given_one, written = word.partition("=")
+            if not given_one:
+                sys.exit(f"error: PARAMS: {word!r} gives no value: write NAME=VALUE, for example seeds=5.")
+            try:
+                found[key] = ast.literal_eval(written)
+            except (ValueError, SyntaxError):
+                found[key] = written
+    return found
+
+
 def parameters(name: str, given: list[str], profile: str) -> dict:
-    """Parameters of a notebook from words like `seeds=5`; SystemExit with the right names for a wrong one."""
+    """`values` of a notebook, with its profile; SystemExit with the right names for a wrong one."""
     known = papermill.inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))
-    values = {"profile": profile}
-    for word in given:
-        key, _, text = word.partition("=")
+    for key in values(given):
         check_name("parameter", key, known)
-        try:
-            values[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[key] = text
-    return values
+    return {"profile": profile} | values(given)
 
 
 def execute(name: str, profile: str, given: list[str]) -> None:
     """Execute one notebook; the finished copy appears under results/ only if all of it succeeded."""
     check_name("notebook", name, [path.stem for path in NOTEBOOKS.glob("*.ipynb")])
-    values = parameters(name, given, profile)
+    chosen = parameters(name, given, profile)
     out = Path(os.environ.get("LT_RESULTS") or ROOT / "results") / (f"{profile}-custom" if given else profile)
     out.mkdir(parents=True, exist_ok=True)
     finished, failed = out / f"{name}.ipynb", out / f"{name}.failed.ipynb"
@@ -73,7 +84,7 @@ def execute(name: str, profile: str, given: list[str]) -> None:
                 papermill.execute_notebook(
                     NOTEBOOKS / f"{name}.ipynb",
                     aside,
-                    values,
+                    chosen,
                     kernel_name="python3",
                     progress_bar=False,
                     cwd=str(ROOT),
@@ -114,6 +125,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebook")
     parser.add_argument("--profile", default="quick")
-    parser.add_argument("-p", dest="given", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("-p", dest="given", action="append", default=[], metavar="NAME=VALUE ...")
     options = parser.parse_args()
     execute(options.notebook, options.profile, options.given)

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ import lt_utils as lt
 from lt_utils import notebook, plan, plots, tables
 from lt_utils.claims import CLAIMS
 from lt_utils.data import ROOT
+from notebooks.execute import values
 
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
@@ -147,6 +150,30 @@ def test_a_misspelt_parameter_stops_with_the_right_ones(store):
     )
     assert done.returncode == 1
     assert "criteria, iterations, networks, precision, profile, rounds, seeds" in done.stderr
+
+
+def test_parameters_are_python_in_any_spacing_or_text():
+    given = ["networks=['fc', 'conv2']  seeds=[0, 1]", "rounds=None", "precision=bf16 criteria=[movement]"]
+    assert values(given) == {
+        "networks": ["fc", "conv2"], "seeds": [0, 1], "rounds": None, "precision": "bf16", "criteria": "[movement]",
+    }  # fmt: skip
+    with pytest.raises(SystemExit, match="'seeds' gives no value: write NAME=VALUE"):
+        values(["rounds=3", "seeds"])
+
+
+def test_the_readmes_commands_with_parameters_ask_for_what_they_say(store):
+    """They pass through make and the shell on their way; `cost` reads them as `reproduce` does, and trains nothing."""
+    said = re.findall(r'`make reproduce (ONLY=\S+ PARAMS=".*?")`', (ROOT / "README.md").read_text())
+    asked = [shlex.split(words) for words in said]
+    assert len(asked) >= 2
+    for words in asked:
+        command = ["make", "cost", f"PYTHON={sys.executable}", *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        wanted = values([words[1].removeprefix("PARAMS=")])
+        runs = plan.notebook_runs(words[0].removeprefix("ONLY="), "quick", wanted)
+        assert {run.network for run in runs} == set(wanted.get("networks", ["fc"]))
+        assert f"Left: {len({run.key for run in runs})}, " in done.stdout
 
 
 def test_the_plan_reads_the_runs_that_the_notebooks_do(executed):
