@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -156,14 +157,15 @@ class Run:
         return asdict(self)
 
 
-def sweep(settings: Settings, kind: str = "train", **axes: list[Any]) -> list[Run]:
-    """The runs of a sweep: networks x seeds x rounds x the product of `axes`, lists of values for fields of `Run`.
+def sweep(settings: Settings, kind: str = "train", **axes: Any) -> list[Run]:
+    """The runs of a sweep: networks x seeds x rounds x the product of `axes`, values of fields of `Run`: lists, or one.
 
     `sweep(s, criterion=["large_final", "random"])` is every round of both, for every network and seed of `s`. An axis
     that is not a field of `Run` raises ValueError with the list of fields.
     """
     for axis in axes:
         choose("axis", axis, [f.name for f in fields(Run)])
+    axes = {name: [v] if isinstance(v, str) or not isinstance(v, Iterable) else list(v) for name, v in axes.items()}
     runs = []
     for network in settings.scale.networks:
         scale = settings.at(network)

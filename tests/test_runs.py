@@ -100,6 +100,12 @@ def test_impossible_settings_are_refused_with_the_right_choices():
         lt.sweep(lt.settings("smoke"), criteria=["random"])
 
 
+def test_an_axis_of_one_value_needs_no_list(tiny):
+    ours = lt.sweep(tiny, criterion="movement", schedule="ticket", noise=0.5, round=2)
+    assert ours == lt.sweep(tiny, criterion=["movement"], schedule=["ticket"], noise=[0.5], round=[2])
+    assert lt.settings("quick", networks="conv2") == lt.settings("quick", networks=["conv2"])
+
+
 def test_settings_take_the_profile_where_no_parameter_is_given():
     assert lt.settings("quick").label == "quick"
     changed = lt.settings("quick", seeds=5, rounds=None, iterations=100)
