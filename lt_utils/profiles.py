@@ -165,6 +165,11 @@ def choose(kind: str, name: str, names: list[str] | dict) -> str:
     return name
 
 
+def _names(kind: str, given: list[str] | str, known: dict) -> tuple[str, ...]:
+    """One name or several, each of which must be known."""
+    return tuple(choose(kind, name, known) for name in ([given] if isinstance(given, str) else given))
+
+
 def settings(
     profile: str,
     *,
@@ -187,11 +192,10 @@ def settings(
         number = isinstance(value, (int, float)) and value > 0
         if name not in ("levels", "precision", "criteria") and not number:
             raise ValueError(f"{name} = {value!r} is impossible: give a number above 0, or None for the profile's own.")
-    for name in given.get("criteria", ()):
-        choose("criterion", name, CRITERIA)
+    if "criteria" in given:
+        given["criteria"] = _names("criterion", given["criteria"], CRITERIA)
     if networks is not None:
-        asked = [networks] if isinstance(networks, str) else networks
-        given["networks"] = tuple(choose("network", name, NETWORKS) for name in asked)
+        given["networks"] = _names("network", networks, NETWORKS)
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds or range(own.seeds))
     if not chosen or any(not isinstance(seed, int) or seed < 0 for seed in chosen):
         raise ValueError(f"seeds = {seeds!r} is impossible: give a count above 0, a list of seeds, or None.")

@@ -104,6 +104,7 @@ def test_an_axis_of_one_value_needs_no_list(tiny):
     ours = lt.sweep(tiny, criterion="movement", schedule="ticket", noise=0.5, round=2)
     assert ours == lt.sweep(tiny, criterion=["movement"], schedule=["ticket"], noise=[0.5], round=[2])
     assert lt.settings("quick", networks="conv2") == lt.settings("quick", networks=["conv2"])
+    assert lt.settings("quick", criteria="random") == lt.settings("quick", criteria=["random"])
 
 
 def test_settings_take_the_profile_where_no_parameter_is_given():
