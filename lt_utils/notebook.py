@@ -105,7 +105,7 @@ def export(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     for network in plots.networks_of(table):
         here = table[table["network"] == network]
         row = here.loc[here["test_accuracy"].idxmax()]
-        run = Run(**{name: row[name] for name in Run.__annotations__})
+        run = Run.of(row)
         path = results_folder(settings.label) / f"supermask_{network}.safetensors"
         if not execute([run.parent], weights=True):  # rows may be committed without the weights of the dense network
             tickets.save_ticket(run, path)

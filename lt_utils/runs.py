@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -155,6 +155,11 @@ class Run:
     def describe(self) -> dict[str, Any]:
         """All fields, as plain data."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Run":
+        """The run that a row of a table is about."""
+        return cls(**{f.name: row[f.name] for f in fields(cls)})
 
 
 def sweep(settings: Settings, kind: str = "train", **axes: Any) -> list[Run]:

@@ -3,6 +3,8 @@
 import re
 import subprocess
 
+import torch
+
 from lt_utils.data import ROOT
 
 PINS = re.compile(r"^\s*-?\s*([A-Za-z0-9_.-]+)==([^ ;\\\n]+)", re.M)
@@ -85,6 +87,30 @@ def test_the_reference_is_replaced_by_a_whole_profile_only(store, capsys):
     (quick / last).write_text("")
     readme.collect("quick")
     assert {path.name for path in kept.parent.iterdir()} == {last, *others}
+
+
+def test_the_readmes_python_runs(store, monkeypatch, tmp_path):
+    """As it stands, but for its scale; the criterion is written where README says."""
+    import lt_utils as lt
+    from lt_utils import criteria, plots
+
+    sweep, ticket, criterion = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    said: dict = {}
+    exec(sweep.replace('"quick", seeds=3, rounds=9', '"smoke", seeds=1, rounds=2'), said)
+    assert set(said["table"]["mask0"]) == {"zero", "init"}
+    exec(ticket, said)
+    assert 33_000 < (tmp_path / "ticket.safetensors").stat().st_size < 35_000
+    assert said["network"](torch.rand(5, 1, 28, 28)).shape == (5, 10)
+    known = set(lt.CRITERIA)
+    exec(criterion, dict(vars(criteria)))
+    (new,) = set(lt.CRITERIA) - known
+    try:
+        table = lt.run(lt.sweep(said["settings"], criterion=["random", new]))
+        legends = [axes.get_legend() for axes in plots.FIGURES["01_mask_criteria"](table).axes]
+    finally:
+        del lt.CRITERIA[new]
+    assert new in {text.get_text() for legend in legends if legend for text in legend.get_texts()}
 
 
 def test_the_readmes_links_lead_somewhere():
