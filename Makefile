@@ -45,7 +45,7 @@ reproduce: $(if $(BUDGET),train) $(EXECUTED)  ## execute the notebooks, make eve
 
 # Of committed results a clone can't tell whether they are whole: those notebooks are always executed.
 $(RESULTS)/$(LABEL)/%.ipynb: notebooks/%.ipynb $(wildcard lt_utils/*.py notebooks/*.py) requirements.txt $(if $(PARAMS)$(filter $(COMMITTED),$(PROFILE)),always) | $(DATA)
-	@$(PYTHON) notebooks/execute.py $* --profile $(PROFILE) $(if $(PARAMS),-p "$$PARAMS")
+	@$(PYTHON) notebooks/execute.py $* --profile $(PROFILE) $(if $(PARAMS),-p "$$PARAMS" --among $(NOTEBOOKS))
 
 train: | $(DATA)  ## do the trainings of all notebooks, the most valuable first; draw nothing [BUDGET=30m]
 	@$(PYTHON) -m lt_utils train --profile $(PROFILE) $(BUDGET:%=--budget %) $(ONLY:%=--only %) $(if $(PARAMS),-p "$$PARAMS")
@@ -85,6 +85,7 @@ setup: $(READY)  ## make .venv and install the hashed requirements
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv/bin/python -m uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.txt
 	.venv/bin/python -c 'import pathlib, site; (pathlib.Path(site.getsitepackages()[0]) / "lt_utils.pth").write_text("$(CURDIR)\n")'
+	PYTHONDONTWRITEBYTECODE= .venv/bin/python -c 'import lt_utils.__main__, ipykernel.kernelapp, papermill, pytest'  # compiles them, once
 	touch $@
 
 readme: $(READY)  ## bring README.md up to date with what is committed, and results/reference with PROFILE if it is there whole

@@ -1,11 +1,10 @@
 """All the runs that the notebooks ask for, read from the notebooks themselves, the most valuable first."""
 
+import json
 import os
 import re
 import time
 from typing import Any
-
-import nbformat
 
 import lt_utils
 from lt_utils import lottery, speed, store
@@ -14,7 +13,7 @@ from lt_utils.networks import NETWORKS
 from lt_utils.profiles import choose
 from lt_utils.progress import duration
 from lt_utils.runs import Run
-from notebooks.execute import values
+from notebooks.parameters import values
 
 NOTEBOOKS = ROOT / "notebooks"
 ORDER = ("04", "00", "01", "02", "03", "05")  # of the notebooks, by what they give for their time
@@ -28,18 +27,22 @@ def names() -> list[str]:
 
 def _cell(name: str, tag: str) -> str:
     """The code of a notebook's cell with a tag."""
-    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
-    return next((cell.source for cell in cells if tag in cell.metadata.get("tags", [])), "")
+    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]
+    return next(("".join(cell["source"]) for cell in cells if tag in cell["metadata"].get("tags", [])), "")
+
+
+def declared(name: str) -> dict[str, Any]:
+    """The parameters that a notebook declares, with their defaults."""
+    namespace: dict[str, Any] = {}
+    exec(_cell(name, "parameters"), namespace)
+    del namespace["__builtins__"]
+    return namespace
 
 
 def notebook_runs(name: str, profile: str, parameters: dict[str, Any] | None = None) -> list[Run]:
-    """The runs of a notebook at a profile, by its own cells `parameters`, `settings` and `runs`."""
-    namespace: dict[str, Any] = {"lt": lt_utils}
-    exec(_cell(name, "parameters"), namespace)
-    known = [key for key in namespace if key not in ("__builtins__", "lt")]
-    for key, value in (parameters or {}).items():
-        namespace[choose("parameter", key, known)] = value
-    namespace["profile"] = profile
+    """The runs of a notebook at a profile, with those of `parameters` that it declares, by its own cells."""
+    own = declared(name) | {"profile": profile}
+    namespace = own | {key: value for key, value in (parameters or {}).items() if key in own} | {"lt": lt_utils}
     exec(_cell(name, "settings"), namespace)
     exec(_cell(name, "runs"), namespace)
     return namespace["runs"]
@@ -57,6 +60,9 @@ def everything(profile: str, only: list[str], given: list[str]) -> list[Run]:
     """The runs of all notebooks (or of `only`), the most valuable first; `given` are texts like `seeds=3 rounds=9`."""
     parameters = values(given)
     chosen = [name for name in names() if not only or name in only]
+    known = sorted({key for name in only or chosen for key in declared(name)})
+    for key in parameters:
+        choose("parameter", key, known)
     asked = [(value(name, run), run) for name in chosen for run in notebook_runs(name, profile, parameters)]
     return [run for _, run in sorted(asked, key=lambda pair: pair[0])]
 

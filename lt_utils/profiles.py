@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.criteria import CRITERIA
 from lt_utils.networks import NETWORKS
 
@@ -30,6 +31,7 @@ class Profile:
     mask_eval_every: int
     mask_rate: float | None = None  # learning rate of it; None: the network's own
     criteria: tuple[str, ...] | None = None  # of found supermasks; None: all
+    actions: tuple[str, ...] | None = None  # mask-1 or mask-0 actions; None: all
     test_images: int = 10_000  # on which a supermask's test accuracy is read
     precision: str | None = None  # of the matrix products, fp32 or bf16; None: bf16 where the hardware has it
     conv: dict[str, Any] = field(default_factory=dict)  # what differs on Conv2, Conv4 and Conv6
@@ -107,7 +109,7 @@ class Settings:
     profile: str
     scale: Profile
     seeds: tuple[int, ...]
-    label: str  # folder under results/ and figures/: the profile's name, or `NAME-custom` once a parameter differs
+    label: str  # folder under results/ and figures/: the profile's name, or `NAME-custom` once a parameter is given
 
     @property
     def precision(self) -> str:
@@ -129,7 +131,7 @@ class Settings:
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it: the numbers per network."""
-        hidden = ("networks", "supermask_networks", "conv", "seeds")
+        hidden = ("networks", "supermask_networks", "conv", "seeds", "actions")
         columns = {}
         for network in self.scale.networks:
             own = {f.name: getattr(self.at(network), f.name) for f in fields(Profile) if f.name not in hidden}
@@ -190,10 +192,12 @@ def settings(
     given = {choose("parameter", k, list(Profile.__annotations__)): v for k, v in overrides.items() if v is not None}
     for name, value in given.items():
         number = isinstance(value, (int, float)) and value > 0
-        if name not in ("levels", "precision", "criteria") and not number:
+        if name not in ("levels", "precision", "criteria", "actions") and not number:
             raise ValueError(f"{name} = {value!r} is impossible: give a number above 0, or None for the profile's own.")
     if "criteria" in given:
         given["criteria"] = _names("criterion", given["criteria"], CRITERIA)
+    if "actions" in given:
+        given["actions"] = _names("action", given["actions"], MASK0_ACTIONS | MASK1_ACTIONS)
     if networks is not None:
         given["networks"] = _names("network", networks, NETWORKS)
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds or range(own.seeds))
@@ -204,4 +208,5 @@ def settings(
     conv = {name: value for name, value in own.conv.items() if name not in given}
     scale = replace(own, **given, conv=conv)
     changed = replace(scale, conv=own.conv) != own or chosen != tuple(range(own.seeds))
-    return Settings(profile, scale, chosen, f"{profile}-custom" if changed else profile)
+    label = f"{profile}-custom" if changed else profile
+    return Settings(profile, scale, chosen, os.environ.get("LT_LABEL") or label)

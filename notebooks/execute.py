@@ -1,14 +1,12 @@
 """Execute one notebook with papermill; the Makefile calls this for each.
 
-    python notebooks/execute.py 01_mask_criteria --profile quick -p seeds=5
+    python notebooks/execute.py 01_mask_criteria --profile quick -p "seeds=5 criteria=['movement', 'random']"
 
 It imports nothing of `lt_utils`, whose PyTorch the notebook's own kernel loads anyway.
 """
 
 import argparse
-import ast
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +20,7 @@ import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from parameters import values
 
 NOTEBOOKS = Path(__file__).resolve().parent
 ROOT = NOTEBOOKS.parent
@@ -40,35 +39,24 @@ def show_progress(pipe: Path) -> None:
     threading.Thread(target=copy, daemon=True).start()
 
 
-def values(given: list[str]) -> dict:
-    """Parameters from texts like `seeds=5 networks=['fc', 'conv2']`; a value that is not written as Python is text.
-    SystemExit where there is none."""
-    found = {}
-    for text in given:
-        for word in re.split(r"\s+(?=\w+=)", text.strip()):
-            key, given_one, written = word.partition("=")
-            if not given_one:
-                sys.exit(f"error: PARAMS: {word!r} gives no value: write NAME=VALUE, for example seeds=5.")
-            try:
-                found[key] = ast.literal_eval(written)
-            except (ValueError, SyntaxError):
-                found[key] = written
-    return found
+def parameters(name: str, given: list[str], profile: str, among: list[str]) -> dict:
+    """`values` of a notebook, with its profile: those that it has. SystemExit with the right names for one that none of
+    the notebooks `among` which it is executed has."""
+    known = {other: papermill.inspect_notebook(str(NOTEBOOKS / f"{other}.ipynb")) for other in {name, *among}}
+    chosen = values(given)
+    for key in chosen:
+        check_name("parameter", key, {key for one in known.values() for key in one})
+    return {"profile": profile} | {key: value for key, value in chosen.items() if key in known[name]}
 
 
-def parameters(name: str, given: list[str], profile: str) -> dict:
-    """`values` of a notebook, with its profile; SystemExit with the right names for a wrong one."""
-    known = papermill.inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))
-    for key in values(given):
-        check_name("parameter", key, known)
-    return {"profile": profile} | values(given)
-
-
-def execute(name: str, profile: str, given: list[str]) -> None:
+def execute(name: str, profile: str, given: list[str], among: list[str]) -> None:
     """Execute one notebook; the finished copy appears under results/ only if all of it succeeded."""
-    check_name("notebook", name, [path.stem for path in NOTEBOOKS.glob("*.ipynb")])
-    chosen = parameters(name, given, profile)
-    out = Path(os.environ.get("LT_RESULTS") or ROOT / "results") / (f"{profile}-custom" if given else profile)
+    for one in (name, *among):
+        check_name("notebook", one, [path.stem for path in NOTEBOOKS.glob("*.ipynb")])
+    chosen = parameters(name, given, profile, among)
+    label = f"{profile}-custom" if given else profile
+    os.environ["LT_LABEL"] = label  # also where the notebook has none of the parameters
+    out = Path(os.environ.get("LT_RESULTS") or ROOT / "results") / label
     out.mkdir(parents=True, exist_ok=True)
     finished, failed = out / f"{name}.ipynb", out / f"{name}.failed.ipynb"
     began = time.monotonic()
@@ -126,5 +114,7 @@ if __name__ == "__main__":
     parser.add_argument("notebook")
     parser.add_argument("--profile", default="quick")
     parser.add_argument("-p", dest="given", action="append", default=[], metavar="NAME=VALUE ...")
+    among = "notebooks to which the parameters are given: each takes those that it has"
+    parser.add_argument("--among", nargs="+", default=[], metavar="NOTEBOOK", help=among)
     options = parser.parse_args()
-    execute(options.notebook, options.profile, options.given)
+    execute(options.notebook, options.profile, options.given, options.among)

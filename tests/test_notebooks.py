@@ -17,7 +17,7 @@ import lt_utils as lt
 from lt_utils import notebook, plan, plots, tables
 from lt_utils.claims import CLAIMS
 from lt_utils.data import ROOT
-from notebooks.execute import values
+from notebooks.parameters import values
 
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
@@ -161,19 +161,48 @@ def test_parameters_are_python_in_any_spacing_or_text():
         values(["rounds=3", "seeds"])
 
 
-def test_the_readmes_commands_with_parameters_ask_for_what_they_say(store):
-    """They pass through make and the shell on their way; `cost` reads them as `reproduce` does, and trains nothing."""
-    said = re.findall(r'`make reproduce (ONLY=\S+ PARAMS=".*?")`', (ROOT / "README.md").read_text())
-    asked = [shlex.split(words) for words in said]
-    assert len(asked) >= 2
-    for words in asked:
-        command = ["make", "cost", f"PYTHON={sys.executable}", *words]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        wanted = values([words[1].removeprefix("PARAMS=")])
-        runs = plan.notebook_runs(words[0].removeprefix("ONLY="), "quick", wanted)
-        assert {run.network for run in runs} == set(wanted.get("networks", ["fc"]))
-        assert f"Left: {len({run.key for run in runs})}, " in done.stdout
+def test_the_readmes_command_with_a_list_asks_for_what_it_says(store):
+    """It passes through make and the shell on its way; `cost` reads it as `reproduce` does, and trains nothing."""
+    said = re.findall(r'`make reproduce (ONLY=\S+ PARAMS=".*\[.*?")`', (ROOT / "README.md").read_text())
+    only, given = shlex.split(said[0])
+    command = ["make", "cost", f"PYTHON={sys.executable}", only, given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    wanted = values([given.removeprefix("PARAMS=")])
+    runs = plan.notebook_runs(only.removeprefix("ONLY="), "quick", wanted)
+    assert {run.network for run in runs} == set(wanted["networks"])
+    assert f"Left: {len({run.key for run in runs})}, " in done.stdout
+
+
+OTHER = {
+    "networks": ["conv2"], "seeds": 4, "rounds": 7, "iterations": 7, "precision": "fp32", "criteria": ["random"],
+    "levels": [3], "mask_epochs": 7, "mask_rate": 7.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_that_is_given_never_writes_over_the_profiles_own_results(name):
+    for parameter in set(plan.declared(name)) - {"profile"}:
+        action = {"02_mask1_actions": "constant"}.get(name, "init")
+        own = plan.declared(name) | {parameter: OTHER.get(parameter, [action]), "lt": lt}
+        exec(plan._cell(name, "settings"), own)
+        assert own["settings"].label == "quick-custom", parameter
+
+
+def test_a_notebook_takes_the_parameters_that_it_has(store, tmp_path):
+    """Of these 02 has rounds, and 04, which has not, still writes to where they all write."""
+    words = ["02_mask1_actions", "04_supermasks"]
+    command = [sys.executable, "notebooks/execute.py", words[1], "--profile", "smoke", "-p", "rounds=1 levels=[8]"]
+    done = subprocess.run([*command, "--among", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (folder,) = (tmp_path / "results").iterdir()
+    assert folder.name == "smoke-custom"
+    assert set(pd.read_csv(folder / "04_supermasks.csv")["round"]) == {8}
+    runs = plan.everything("smoke", words, ["rounds=1 levels=[8]"])
+    assert {run.round for run in runs if run.kind == "train"} == {0, 1}
+    assert {run.round for run in runs if run.kind == "found"} == {8}
+    with pytest.raises(ValueError, match=r"'round'.*levels, networks, precision, profile, rounds, seeds"):
+        plan.everything("smoke", words, ["round=1"])
 
 
 def test_the_plan_reads_the_runs_that_the_notebooks_do(executed):
