@@ -55,7 +55,8 @@ def execute(name: str, profile: str, given: list[str], among: list[str]) -> None
         check_name("notebook", one, [path.stem for path in NOTEBOOKS.glob("*.ipynb")])
     chosen = parameters(name, given, profile, among)
     label = f"{profile}-custom" if given else profile
-    os.environ["LT_LABEL"] = label  # also where the notebook has none of the parameters
+    if given:
+        os.environ["LT_LABEL"] = label  # also of a notebook that has none of the parameters
     out = Path(os.environ.get("LT_RESULTS") or ROOT / "results") / label
     out.mkdir(parents=True, exist_ok=True)
     finished, failed = out / f"{name}.ipynb", out / f"{name}.failed.ipynb"
