@@ -78,7 +78,7 @@ def test_kill_9_at_random_moments_leaves_the_same_tables_and_repeats_nothing(tmp
         process = sweep_process(tmp_path, store)
         try:
             # from before PyTorch is imported to the middle of writing; later and later, so that it comes to an end
-            process.wait(seconds * (0.3 + 0.1 * kills) * chance.uniform(0.85, 1.15))
+            process.wait(seconds * (0.15 + 0.06 * kills) * chance.uniform(0.85, 1.15))
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
