@@ -291,6 +291,9 @@ def found_supermasks(table: pd.DataFrame) -> Figure:
             axes.set(ylabel=f"{ACCURACY}, untrained", title=title(network, family, words))
             axes.get_legend().remove()
         column[0].legend(*column[0].get_legend_handles_labels(), fontsize=8, loc="upper right")
+    for axes in {network: column[0] for (network, _, _), column in drawn}.values():  # a row shares its axis
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, low + 1.3 * (high - low))  # room for the legends
     return figure
 
 

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -37,6 +37,11 @@ class Profile:
     conv: dict[str, Any] = field(default_factory=dict)  # what differs on Conv2, Conv4 and Conv6
 
 
+OF_TRAINING = ("rounds", "stride", "iterations", "eval_every")  # what a notebook on retrained networks shows
+OF_SUPERMASKS = (
+    *("iterations", "eval_every", "levels", "criteria"),
+    *("mask_epochs", "mask_eval_every", "mask_rate", "test_images"),
+)
 FEW_CRITERIA = ("large_final", "large_final_same_sign", "large_final_diff_sign", "random")
 
 PROFILES = {
@@ -110,6 +115,7 @@ class Settings:
     scale: Profile
     seeds: tuple[int, ...]
     label: str  # folder under results/ and figures/: the profile's name, or `NAME-custom` once a parameter is given
+    supermasks: bool = False  # whether they are those of a notebook on supermasks
 
     @property
     def precision(self) -> str:
@@ -130,17 +136,21 @@ class Settings:
         return self.seeds[: self.at(network).seeds]
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of it: the numbers per network."""
-        hidden = ("networks", "supermask_networks", "conv", "seeds", "actions")
+        """What a notebook shows of it: the numbers per network, of those that matter there."""
         columns = {}
         for network in self.scale.networks:
-            own = {f.name: getattr(self.at(network), f.name) for f in fields(Profile) if f.name not in hidden}
-            own |= {
+            own = self.at(network)
+            columns[network] = {
+                "seeds": self.seeds_of(network),
+                **{name: getattr(own, name) for name in (OF_SUPERMASKS if self.supermasks else OF_TRAINING)},
                 "iterations": self.iterations(network),
-                "mask_rate": own["mask_rate"] or NETWORKS[network].mask_rate,
+                "precision": self.precision,
             }
-            own |= {"precision": self.precision, "criteria": own["criteria"] or "all"}
-            columns[network] = {"seeds": self.seeds_of(network), **own}
+            if self.supermasks:
+                columns[network] |= {
+                    "criteria": own.criteria or "all",
+                    "mask_rate": own.mask_rate or NETWORKS[network].mask_rate,
+                }
         return f"<b>{self.label}</b>" + pd.DataFrame(columns).map(_words).to_html()
 
     def iterations(self, network: str) -> int:
@@ -209,4 +219,4 @@ def settings(
     scale = replace(own, **given, conv=conv)
     changed = replace(scale, conv=own.conv) != own or chosen != tuple(range(own.seeds))
     label = f"{profile}-custom" if changed else profile
-    return Settings(profile, scale, chosen, os.environ.get("LT_LABEL") or label)
+    return Settings(profile, scale, chosen, os.environ.get("LT_LABEL") or label, supermasks)

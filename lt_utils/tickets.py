@@ -49,19 +49,29 @@ def load_ticket(path: Path | str) -> nn.Sequential:
 
     A ticket that was saved untrained has its start weights. Raises ValueError for a file that is damaged or no ticket.
     """
+    run, trained, tensors = _read(path)
+    masks = store.unpack(run.network, tensors)
+    if trained:
+        weights = [torch.zeros(m.shape).masked_scatter_(m, tensors[f"values.{i}"]) for i, m in enumerate(masks)]
+        return module(run.network, weights, [tensors[f"bias.{i}"] for i in range(len(masks))])
+    return module(run.network, [_start(run, i, mask) for i, mask in enumerate(masks)])
+
+
+def ticket_run(path: Path | str) -> Run:
+    """The run whose ticket a file has. Raises ValueError for a file that is damaged or no ticket."""
+    return _read(path)[0]
+
+
+def _read(path: Path | str) -> tuple[Run, bool, dict[str, Tensor]]:
+    """Run of a saved ticket, whether it was saved trained, and its tensors."""
     try:
         tensors, metadata = store.read_tensors(Path(path))
         description = json.loads(metadata["description"])
         if description["format"] != FORMAT or description["results"] != RESULTS_VERSION:
             raise ValueError(f"it is of version {description['format']!r}, {description['results']}")
-        run = Run(**description["run"])
+        return Run(**description["run"]), description["trained"], tensors
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no ticket that can be loaded ({error}): save it again.") from error
-    masks = store.unpack(run.network, tensors)
-    if description["trained"]:
-        weights = [torch.zeros(m.shape).masked_scatter_(m, tensors[f"values.{i}"]) for i, m in enumerate(masks)]
-        return module(run.network, weights, [tensors[f"bias.{i}"] for i in range(len(masks))])
-    return module(run.network, [_start(run, i, mask) for i, mask in enumerate(masks)])
 
 
 def _start(run: Run, i: int, mask: Tensor) -> Tensor:

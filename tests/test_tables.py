@@ -74,19 +74,27 @@ def test_committed_rows_count_as_done_unless_fresh(table, tiny, tmp_path, monkey
 
 
 def test_a_supermask_is_exported_where_only_its_row_is_committed(store, tmp_path, monkeypatch):
-    """As in a fresh clone: the dense network is trained again, or, without time, the committed file is shown."""
+    """As in a fresh clone: the committed file stays if it has the row's accuracy; else the dense network is trained."""
     s = lt.settings("smoke", iterations=20, eval_every=10, levels=[5], precision="fp32", criteria=["large_final"])
     table = lt.run(lt.sweep(s, kind="found", mask1=["rewind"]))
     first = lt.export(table, s)
-    for name, draw_only in (("second", "1"), ("third", "")):
-        monkeypatch.setenv("LT_STORE", str(tmp_path / name))
-        monkeypatch.setenv("LT_DRAW_ONLY", draw_only)
-        assert lt.export(table, s).equals(first)
-        assert (tmp_path / name).exists() == (not draw_only)
-    monkeypatch.setenv("LT_STORE", str(tmp_path / "fourth"))
+    file = next((tmp_path / "results").rglob("supermask_fc.safetensors"))
+
+    def exported(table, place):
+        monkeypatch.setenv("LT_STORE", str(tmp_path / place))
+        return lt.export(table, s)
+
+    assert exported(table, "second").equals(first)
+    assert not (tmp_path / "second").exists()  # nothing was trained
+    file.write_bytes(file.read_bytes()[:-1])
+    assert exported(table, "third").equals(first)
+    another = table.assign(test_accuracy=table["test_accuracy"] + 5)  # as if the row were another machine's
+    assert exported(another, "fourth")["accuracy when loaded"].equals(first["accuracy when loaded"])
+    assert all((tmp_path / place).exists() for place in ("third", "fourth"))
     monkeypatch.setenv("LT_DRAW_ONLY", "1")
-    next((tmp_path / "results").rglob("supermask_fc.safetensors")).unlink()
-    assert lt.export(table, s).empty
+    assert exported(another, "fifth")["accuracy when loaded"].equals(first["accuracy when loaded"])
+    file.unlink()
+    assert exported(table, "sixth").empty
 
 
 def test_a_table_that_cannot_be_written_names_its_own_folder(table, tmp_path):
