@@ -14,6 +14,7 @@ LABEL = "reference"
 SCALES = {name: name for name in reversed(COMMITTED)} | {LABEL: "quick"}  # the longest trainings first
 BEGIN, END = "<!-- tables: written by `make readme` -->", "<!-- end of tables -->"
 SHOWN = "![Every claim tested: difference, interval, verdict](figures/reference/scorecard.png)"
+SUPERMASKS = "Supermasks, best test accuracy in % (and points from the paper's):"
 BENCH = "<!-- speeds: written by `make readme` -->"
 
 
@@ -45,7 +46,7 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def tables() -> str:
-    """The README's tables, in Markdown: supermasks beside the paper's, the count of verdicts, and the verdicts."""
+    """The README's tables, in Markdown: the count of verdicts, the verdicts, and supermasks beside the paper's."""
     shown = _labels()
     judged = scorecard.combined(shown)
     interval = "difference (95 % interval)"
@@ -60,7 +61,7 @@ def tables() -> str:
     judged = judged[judged["seeds"] > 0].rename(columns={"verdict_holm": "after Holm"})
     columns = ["network", "source", "claim", interval, "scale", "seeds", "verdict", "after Holm"]
     every = f"<details><summary>Every claim that was tested</summary>\n\n{_markdown(judged[columns])}\n\n</details>"
-    return "\n\n".join([_markdown(_supermasks(shown)), _markdown(counted), SHOWN, every])
+    return "\n\n".join([_markdown(counted), every, SUPERMASKS, _markdown(_supermasks(shown)), SHOWN])
 
 
 def _supermasks(labels: list[str]) -> pd.DataFrame:

@@ -89,6 +89,15 @@ def test_the_reference_is_replaced_by_a_whole_profile_only(store, capsys):
     assert {path.name for path in kept.parent.iterdir()} == {last, *others}
 
 
+def test_every_number_of_the_readmes_answers_stands_in_its_tables():
+    text = (ROOT / "README.md").read_text()
+    answers = [row.split("|")[3:] for row in text.split("In one minute")[1].split("Of the 54")[0].splitlines()]
+    numbers = re.findall(r"[-+]?\d+\.\d", str(answers))
+    tables = text.split("<!-- tables: written")[1].split("<!-- end of tables")[0]
+    assert len(numbers) > 10
+    assert [number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", tables)] == []
+
+
 def test_the_readmes_python_runs(store, monkeypatch, tmp_path):
     """As it stands, but for its scale; the criterion is written where README says."""
     import lt_utils as lt
