@@ -106,7 +106,7 @@ def test_frozen_weights_are_bit_identical_after_training_and_kept_ones_move(kept
 @pytest.mark.parametrize(("kind", "dropout"), [("train", 0.0), ("train", 0.5), ("learned", 0.0)])
 def test_a_run_does_not_depend_on_its_stack_not_even_in_its_last_bit(kind, dropout, precision):
     """Whatever the others' densities: alone, beside others, and with or without Adam's short cut for few weights."""
-    same = {"kind": kind, "dropout": dropout, "precision": precision, **SHORT}
+    same = {"kind": kind, "dropout": dropout, "precision": precision, "test_images": 1000, **SHORT}
     run, *others = [Run(seed=s, **same) for s in range(4)]
     point, sparse, dense = half_masked(run, kept=0.15), half_masked(run, kept=0.01), half_masked(run, kept=1.0)
     (alone,) = trained([run], [point])
@@ -397,7 +397,8 @@ class Memory:
     ("kind", "kept", "dropout"), [("train", 1.0, 0.0), ("train", 0.1, 0.0), ("train", 0.5, 0.5), ("learned", 1.0, 0.0)]
 )
 def test_a_training_goes_on_from_a_checkpoint_as_if_never_interrupted(kind, kept, dropout, at):
-    runs = [Run(kind=kind, seed=s, dwr=bool(s), dropout=dropout, **SHORT) for s in (0, 1)]
+    same = {"kind": kind, "dropout": dropout, "test_images": 1000, **SHORT}
+    runs = [Run(seed=s, dwr=bool(s), **same) for s in (0, 1)]
     points = [half_masked(run, kept=kept) for run in runs]
     whole = trained(runs, points)
     memory = Memory(at)
