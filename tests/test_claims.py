@@ -51,6 +51,13 @@ def test_of_a_sweep_cut_short_the_points_that_both_sides_have_are_compared(table
     assert (better["difference"], better["seeds"]) == (pytest.approx(5), 2)
 
 
+def test_a_seed_that_lacks_some_of_the_depths_of_the_others_does_not_count(table):
+    dear = table["test_accuracy"] + 3 * ((table["mask1"] == "reinit") & (table["round"] == 2))
+    cut = table.assign(test_accuracy=dear)[(table["seed"] != 1) | (table["round"] < 2)]  # seed 1 was not run at 2 %
+    better = judge("02_mask1_actions", cut).set_index("claim").loc["rewind beats reinit"]
+    assert (better["difference"], better["seeds"]) == (pytest.approx((5 + 2) / 2), 2)
+
+
 def test_one_seed_decides_nothing(table):
     found = judge("02_mask1_actions", table[table["seed"] == 0]).set_index("claim")
     assert found.loc["rewind beats reinit", "verdict"] == "inconclusive"
