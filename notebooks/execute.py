@@ -7,6 +7,7 @@ It imports nothing of `lt_utils`, whose PyTorch the notebook's own kernel loads 
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -87,7 +88,7 @@ def execute(name: str, profile: str, given: list[str], among: list[str]) -> None
             died = "its kernel died, perhaps for lack of memory; what it had finished is kept."
             why = f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else died
             sys.exit(f"{name} failed: {why} The executed copy is {failed}.")
-        strip_timings(aside)
+        strip_accidents(aside)
         shutil.move(aside, finished)
     if os.environ.get("LT_DRAW_ONLY"):
         os.utime(finished, (0, 0))  # perhaps of a part of the runs: `make` executes it again
@@ -95,12 +96,18 @@ def execute(name: str, profile: str, given: list[str], among: list[str]) -> None
     print(f"{name} done in {time.monotonic() - began:.0f} s: {finished}", flush=True)
 
 
-def strip_timings(path: Path) -> None:
-    """Take the times of execution out of a notebook, so that equal runs leave equal files."""
+def strip_accidents(path: Path) -> None:
+    """Take times, addresses and papermill's random name for its cell out of an executed notebook, so that equal runs
+    leave equal files."""
     notebook = nbformat.read(path, as_version=4)
     for part in (notebook, *notebook.cells):
         for key in ("papermill", "execution"):
             part.metadata.pop(key, None)
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"
+        for shown in (output["data"] for output in cell.get("outputs", []) if "text/plain" in output.get("data", {})):
+            shown["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", shown["text/plain"])
     nbformat.write(notebook, path)
 
 

@@ -95,6 +95,16 @@ def test_executed_notebooks_show_their_figure_and_are_small(executed):
         assert any("image/png" in o.get("data", {}) for o in outputs)
 
 
+def test_a_notebook_executed_again_is_the_same_file(executed, tmp_path):
+    folder, environment = executed
+    name = "02_mask1_actions"
+    command = [sys.executable, "notebooks/execute.py", name, "--profile", "smoke"]
+    again = environment | {"LT_RESULTS": str(tmp_path)}
+    subprocess.run(command, env=again, check=True, capture_output=True, cwd=ROOT)
+    first, second = (place / "smoke" / f"{name}.ipynb" for place in (folder / "results", tmp_path))
+    assert first.read_bytes() == second.read_bytes()
+
+
 def test_tables_hold_every_run_once(executed):
     table = pd.read_csv(executed[0] / "results" / "smoke" / "01_mask_criteria.csv")
     assert len(table) == 13 * 3
