@@ -258,8 +258,8 @@ def _decide(claim: Claim, network: str, table: pd.DataFrame) -> dict[str, Any]:
         than = _per_seed(claim, others)
     ours = _per_seed(claim, rows)
     difference = (ours - than).dropna()
-    low, high = interval(difference)
     margin, ran = claim.margin(network), len(difference) > 0
+    low, high = interval(difference) if ran else (float("nan"), float("nan"))
     p, direction = _test(difference + claim.allowance, margin)
     return {
         "ours": ours.mean(),

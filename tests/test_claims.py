@@ -40,6 +40,7 @@ def test_claims_are_judged_by_paired_differences_in_their_range(table):
     assert (better["difference"], better["verdict"], better["seeds"]) == (pytest.approx(5), "reproduced", 3)
     assert (equal["difference"], equal["verdict"]) == (pytest.approx(0.05), "reproduced")
     assert found.loc["rewind beats constant", "verdict"] == "not run"
+    assert found.loc["rewind beats constant", ["difference", "low", "high"]].isna().all()
 
 
 def test_of_a_sweep_cut_short_the_points_that_both_sides_have_are_compared(table):
