@@ -141,11 +141,14 @@ def _supermask_accuracy(path: Path, run: Run) -> float | None:
 
 
 def accuracies(table: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Mean test accuracy in % per value of column `by` (or of `variant`), a column per percentage of weights left."""
+    """Mean test accuracy in % per value of column `by` (or of `variant`), a column per percentage of weights left; a
+    value that has the dense network alone, since a sweep was cut short, is left out."""
     if by == "variant":
         table = table.assign(variant=table.apply(plots.variant, axis=1))
     remaining = table.groupby(["network", "round"])["weights_remaining"].transform("max").round(2)  # of a round
     wide = table.pivot_table("test_accuracy", ["network", by], remaining.rename("remaining"))
+    pruned = wide.drop(columns=wide.columns.max()).notna().any(axis=1)
+    wide = wide[pruned] if pruned.any() else wide
     return wide[sorted(wide.columns, reverse=True)].sort_values(wide.columns.min(), ascending=False).round(1)
 
 

@@ -103,8 +103,8 @@ def test_a_table_that_cannot_be_written_names_its_own_folder(table, tmp_path):
         tables.write(tmp_path / "file" / "results" / "x.csv", table)
 
 
-def test_accuracies_have_a_column_per_round_however_its_last_weights_were_counted():
-    rounds = {"iterative": (100.0, 1.2), "one_shot": (100.0, 1.19)}
+def test_accuracies_have_a_column_per_round_and_a_row_for_what_was_pruned():
+    rounds = {"iterative": (100.0, 1.2), "one_shot": (100.0, 1.19), "ticket": (100.0,)}
     table = pd.DataFrame(
         {
             "network": "fc",
@@ -120,6 +120,9 @@ def test_accuracies_have_a_column_per_round_however_its_last_weights_were_counte
     wide = lt.accuracies(table, "schedule")
     assert list(wide.columns) == [100.0, 1.2]
     assert wide.loc[("fc", "one_shot")].tolist() == [90.5, 80.5]
+    assert ("fc", "ticket") not in wide.index, "it has the dense network alone"
+    dense = lt.accuracies(table[table["round"] == 0], "schedule")
+    assert len(dense) == 3, "nothing is pruned: every row is the dense network's"
 
 
 def test_a_measurement_of_some_networks_leaves_those_of_others_and_of_other_machines(tmp_path):
