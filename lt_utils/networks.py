@@ -51,7 +51,7 @@ class Network:
     learning_rate: float  # of Adam
     iterations: int  # of one full-length training
     kept: dict[str, float]  # fraction of the weights kept per pruning round, by the layer's role
-    mask_rate: float  # SGD's, of learned supermasks: the authors' (FC); by bench/mask_rates.py (Conv2); as Conv2's
+    mask_rate: float  # SGD's, of learned supermasks: the authors' (FC); bench/mask_rates.py's (Conv2, Conv4); as theirs
 
     @property
     def pixels(self) -> tuple[int, ...]:
