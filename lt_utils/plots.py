@@ -81,7 +81,7 @@ Panels = list[tuple[str, str, list[str]]]
 def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> list[Panels]:
     """Per network, a list of (network, family, names): a panel per family, or one for all names if they are few. Names
     that `families` does not know come in a panel of their own. What has no run beyond round 0, which all share, is left
-    out: a sweep cut short has such."""
+    out, as is a family of which nothing but its baseline has one: a sweep cut short has such."""
     rows = []
     for network in networks_of(table):
         here = table[table["network"] == network]
@@ -92,9 +92,10 @@ def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> li
         named = {
             family: [n for n in [*names, REFERENCE] if n in present] for family, names in (families | others).items()
         }
+        shared = {REFERENCE, *BASELINES}
         if len(present) <= FEW:
-            named = {"": list(dict.fromkeys(name for names in named.values() for name in names))}
-        rows.append([(network, family, names) for family, names in named.items() if set(names) - {REFERENCE}])
+            named, shared = {"": list(dict.fromkeys(name for names in named.values() for name in names))}, {REFERENCE}
+        rows.append([(network, family, names) for family, names in named.items() if set(names) - shared])
     return rows
 
 

@@ -226,3 +226,17 @@ def test_the_legend_names_only_what_is_drawn_of_a_sweep_cut_short(table):
     named = [text.get_text() for text in plots.FIGURES["02_mask1_actions"](cut).axes[0].get_legend().get_texts()]
     assert {"rewind", "reinit_same_sign"} <= set(named)
     assert "reinit" not in named
+
+
+def test_a_family_of_which_only_the_baseline_has_run_has_no_panel():
+    every = {"random"}.union(*plots.FAMILIES.values())
+    columns = ["criterion", "round", "weights_remaining"]
+    table = pd.DataFrame([(name, i, 100 / (1 + i)) for name in every for i in (0, 1)], columns=columns)
+    table = table.assign(network="fc", seed=0, test_accuracy=90.0)
+    cut = table[~table["criterion"].str.endswith("_sign") | (table["round"] == 0)]
+
+    def titles(table):
+        return {axes.get_title() for axes in plots.FIGURES["01_mask_criteria"](table).axes} - {""}
+
+    assert titles(table) == {f"FC, {family}" for family in plots.FAMILIES}
+    assert titles(cut) == titles(table) - {"FC, by sign"}
