@@ -37,7 +37,7 @@ def search(network: str, rates: list[float], epochs: int, seeds: int) -> pd.Data
                     "epochs": epochs,
                     "seeds": seeds,
                     "precision": one.precision,
-                    "validation_accuracy": table["mean_validation_accuracy"][0],  # of its only validation, the last
+                    "validation_accuracy": float(table["mean_validation_accuracy"][0]),  # of its only one
                     "machine": table["device"][0],
                 }
             )

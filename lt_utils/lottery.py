@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lt_utils import data, speed, store, workers
 from lt_utils.networks import NETWORKS
+from lt_utils.profiles import fast_precision
 from lt_utils.progress import Progress, duration
 from lt_utils.runs import Run
 from lt_utils.starts import distances, finished_weights, starting_point
@@ -193,6 +195,8 @@ def execute(
     todo, deadline = missing(runs, weights), float(os.environ.get("LT_DEADLINE") or math.inf)
     if todo and os.environ.get("LT_DRAW_ONLY"):
         return todo
+    if fast_precision() == "fp32" and any(run.precision == "bf16" for run in todo.values()):
+        warnings.warn("this machine emulates bf16, many times slower than fp32: better take fp32.", stacklevel=3)
     with workers.pool(device, executor) as places:
         seconds = sum(speed.estimate(run, device or default_device()) for run in todo.values()) / len(places)
         found = len({run.key for run in runs} - set(todo))

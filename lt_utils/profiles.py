@@ -1,7 +1,6 @@
 """How much of the paper is run: the one table of scales, and the settings of a notebook made from it."""
 
 import os
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -121,10 +120,7 @@ class Settings:
     def precision(self) -> str:
         """Precision of the matrix products: the profile's, or `PRECISION`, or the machine's fast one."""
         asked = os.environ.get("PRECISION")
-        precision = self.scale.precision or (choose("PRECISION", asked, PRECISIONS) if asked else fast_precision())
-        if precision == "bf16" != fast_precision():
-            warnings.warn("this machine emulates bf16, many times slower than fp32: better take fp32.", stacklevel=3)
-        return precision
+        return self.scale.precision or (choose("PRECISION", asked, PRECISIONS) if asked else fast_precision())
 
     def at(self, network: str) -> Profile:
         """The scale at which a network is run."""

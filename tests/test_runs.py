@@ -127,9 +127,15 @@ def test_bf16_is_taken_where_the_hardware_has_it_or_when_asked_for(monkeypatch):
     monkeypatch.setenv("PRECISION", "fp8")
     with pytest.raises(ValueError, match="bf16, fp32"):
         asked.precision  # noqa: B018
-    monkeypatch.setattr(profiles, "fast_precision", lambda: "fp32")
+
+
+@pytest.mark.filterwarnings("error")
+def test_training_in_emulated_bf16_warns_and_reading_its_results_does_not(store, monkeypatch):
+    monkeypatch.setattr(lottery, "fast_precision", lambda: "fp32")
+    runs = lt.sweep(lt.settings("smoke", rounds=1, iterations=2, precision="bf16"))
     with pytest.warns(UserWarning, match="emulates"):
-        lt.settings("quick", precision="bf16").precision  # noqa: B018
+        trained = lt.run(runs)
+    assert lt.run(runs).equals(trained)
 
 
 def test_a_new_field_at_its_default_leaves_keys_valid():
