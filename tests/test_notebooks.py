@@ -26,6 +26,14 @@ def source(name):
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
 
 
+def outputs(path):
+    return [o for cell in nbformat.read(path, as_version=4).cells for o in cell.get("outputs", [])]
+
+
+def executed_in(label, root=ROOT):
+    return sorted((root / "results" / label).glob("*.ipynb"))
+
+
 def test_there_is_one_notebook_per_section():
     assert [name[:2] for name in NAMES] == [f"0{i}" for i in range(len(NAMES))]
     assert [*CLAIMS, "06_scorecard"] == NAMES
@@ -89,10 +97,15 @@ def test_executed_notebooks_show_their_figure_and_are_small(executed):
     for name in NAMES:
         path = executed[0] / "results" / "smoke" / f"{name}.ipynb"
         assert path.stat().st_size < 1_000_000
-        outputs = [o for cell in nbformat.read(path, as_version=4).cells for o in cell.get("outputs", [])]
-        assert not [o for o in outputs if o.output_type == "error"]
         assert not any(word in path.read_text() for word in ('"start_time"', '"iopub.status.busy"'))  # no timings
-        assert any("image/png" in o.get("data", {}) for o in outputs)
+        assert any("image/png" in o.get("data", {}) for o in outputs(path))
+
+
+def test_notebooks_to_read_hold_neither_errors_nor_warnings(executed):
+    committed = [path for name in ("reference", "evening", "overnight", "paper") for path in executed_in(name)]
+    assert committed
+    for path in [*executed_in("smoke", executed[0]), *committed]:
+        assert [o for o in outputs(path) if o.output_type == "error" or o.get("name") == "stderr"] == [], path
 
 
 def test_a_notebook_executed_again_is_the_same_file(executed, tmp_path):
