@@ -92,9 +92,9 @@ def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> li
         named = {
             family: [n for n in [*names, REFERENCE] if n in present] for family, names in (families | others).items()
         }
-        shared = {REFERENCE, *BASELINES}
+        shared = {REFERENCE} if len(present) <= FEW else {REFERENCE, *BASELINES}
         if len(present) <= FEW:
-            named, shared = {"": list(dict.fromkeys(name for names in named.values() for name in names))}, {REFERENCE}
+            named = {"": list(dict.fromkeys(name for names in named.values() for name in names))}
         rows.append([(network, family, names) for family, names in named.items() if set(names) - shared])
     return rows
 
