@@ -29,6 +29,7 @@ class Profile:
     mask_epochs: int  # of learning a supermask; 2,000 in the authors' code (FC)
     mask_eval_every: int
     mask_rate: float | None = None  # learning rate of it; None: the network's own
+    mask_seeds: int | None = None  # of the networks for which a mask is learned; None: all
     criteria: tuple[str, ...] | None = None  # of found supermasks; None: all
     actions: tuple[str, ...] | None = None  # mask-1 or mask-0 actions; None: all
     test_images: int = 10_000  # on which a supermask's test accuracy is read
@@ -97,7 +98,13 @@ PROFILES = {
         levels=tuple(range(25)),
         mask_epochs=200,
         mask_eval_every=220,
-        conv={"seeds": 1, "levels": tuple(range(0, 25, 4)), "mask_epochs": 20, "mask_eval_every": 180},
+        conv={
+            "seeds": 3,
+            "levels": tuple(range(0, 25, 4)),
+            "mask_epochs": 20,
+            "mask_eval_every": 180,
+            "mask_seeds": 1,
+        },
     ),
     # the paper's own scale (Zhou et al. 2019, supplement; authors' code)
     "paper": Profile(
@@ -125,11 +132,12 @@ class Settings:
     def at(self, network: str) -> Profile:
         """The scale at which a network is run."""
         convolutional = any(layer.role == "conv" for layer in NETWORKS[network].layers)
-        return replace(self.scale, **self.scale.conv) if convolutional else self.scale
+        return replace(self.scale, **(self.scale.conv if convolutional else {}), conv={})
 
-    def seeds_of(self, network: str) -> tuple[int, ...]:
-        """The seeds with which a network is run."""
-        return self.seeds[: self.at(network).seeds]
+    def seeds_of(self, network: str, kind: str = "train") -> tuple[int, ...]:
+        """The seeds with which a network is run: trained, or its supermasks found or learned."""
+        own = self.at(network)
+        return self.seeds[: own.seeds][: own.mask_seeds if kind == "learned" else None]
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it: the numbers per network, of those that matter there."""
@@ -146,6 +154,7 @@ class Settings:
                 columns[network] |= {
                     "criteria": own.criteria or "all",
                     "mask_rate": own.mask_rate or NETWORKS[network].mask_rate,
+                    "seeds of learned masks": self.seeds_of(network, "learned"),
                 }
         return f"<b>{self.label}</b>" + pd.DataFrame(columns).map(_words).to_html()
 
@@ -210,9 +219,10 @@ def settings(
     if not chosen or any(not isinstance(seed, int) or seed < 0 for seed in chosen):
         raise ValueError(f"seeds = {seeds!r} is impossible: give a count above 0, a list of seeds, or None.")
     if seeds is not None:
-        given["seeds"] = len(chosen)
+        given = {"mask_seeds": None} | given | {"seeds": len(chosen)}
     conv = {name: value for name, value in own.conv.items() if name not in given}
-    scale = replace(own, **given, conv=conv)
-    changed = replace(scale, conv=own.conv) != own or chosen != tuple(range(own.seeds))
+    usual = Settings(profile, own, tuple(range(own.seeds)), profile, supermasks)
+    asked = replace(usual, scale=replace(own, **given, conv=conv), seeds=chosen)
+    changed = chosen != usual.seeds or any(asked.at(name) != usual.at(name) for name in asked.scale.networks)
     label = f"{profile}-custom" if changed else profile
-    return Settings(profile, scale, chosen, os.environ.get("LT_LABEL") or label, supermasks)
+    return replace(asked, label=os.environ.get("LT_LABEL") or label)

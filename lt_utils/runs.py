@@ -175,7 +175,7 @@ def sweep(settings: Settings, kind: str = "train", **axes: Any) -> list[Run]:
     for network in settings.scale.networks:
         scale = settings.at(network)
         common = _common(settings, choose("kind", kind, KINDS), network) | {"precision": settings.precision}
-        axes_here = {"seed": settings.seeds_of(network), **_own_axes(scale, kind), **axes}
+        axes_here = {"seed": settings.seeds_of(network, kind), **_own_axes(scale, kind), **axes}
         for values in itertools.product(*axes_here.values()):
             runs.append(Run(network=network, kind=kind, **(common | dict(zip(axes_here, values)))))
     return runs

@@ -115,6 +115,18 @@ def test_settings_take_the_profile_where_no_parameter_is_given():
     assert lt.settings("paper").scale.rounds == 24
 
 
+def test_learned_masks_may_have_fewer_seeds_unless_seeds_are_asked_for():
+    def seeds(kind, **given):
+        settings = lt.settings("overnight", supermasks=True, networks="conv2", **given)
+        return {run.seed for run in lt.sweep(settings, kind)}
+
+    assert (seeds("found"), seeds("learned")) == ({0, 1, 2}, {0})
+    assert seeds("learned", seeds=[4, 5]) == {4, 5}
+    # the count that FC has anyway is more than Conv2 has
+    assert lt.settings("overnight", supermasks=True, seeds=5).label == "overnight-custom"
+    assert lt.settings("overnight", seeds=5).label == "overnight"
+
+
 def test_bf16_is_taken_where_the_hardware_has_it_or_when_asked_for(monkeypatch):
     monkeypatch.delenv("PRECISION", raising=False)
     for machine in ("fp32", "bf16"):
