@@ -1,4 +1,5 @@
-"""Settings of the process that make training on a CPU fast; imported before anything that computes."""
+"""Settings of the process that make training on a CPU fast, and the same bit for bit in any stack; imported before
+anything that computes."""
 
 import ctypes
 import os
