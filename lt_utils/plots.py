@@ -57,7 +57,8 @@ def _range(values: pd.Series) -> tuple[float, float]:
 
 def _style(hues: list[str]) -> dict:
     """Colours, markers and dashes that tell `hues` apart, also in print and to the colour-blind. The baseline is always
-    blue, chance grey and dashed; an action and its sign-keeping sibling share a colour, the former dashed."""
+    a blue dot, chance a grey cross and dashed; an action and its sign-keeping sibling share a colour, the former
+    dashed."""
     import seaborn as sns  # seconds that a worker need not wait
 
     blue, *colours = sns.color_palette("colorblind")
@@ -67,10 +68,10 @@ def _style(hues: list[str]) -> dict:
     rest = iter(colours)
     palette = {hue: fixed[hue] if hue in fixed else next(rest) for hue in hues if hue not in siblings}
     palette = {hue: palette[siblings.get(hue, hue)] for hue in hues}
-    dashed = {*GREY, *siblings.values()}
+    dashed, markers = {*GREY, *siblings.values()}, iter("sDv^P<>*")
     return {
         "palette": palette,
-        "markers": dict(zip(hues, "oXsDv^P<>*")),
+        "markers": {hue: "o" if hue in BASELINES else "X" if hue in GREY else next(markers) for hue in hues},
         "dashes": {hue: (2, 1.5) if hue in dashed else "" for hue in hues},
     }
 
