@@ -30,8 +30,7 @@ from lt_utils.training import evaluate
 
 REPEATS, SECONDS = 5, 0.6
 LONG = 10_000  # milliseconds; so long a step is measured once
-STACKS = {("cpu", "fc"): (1, 4, 16, 64, 256), ("cpu", "conv"): (1, 4, 16), ("cuda", "fc"): (1, 16, 64, 128, 256, 512),
-          ("cuda", "conv"): (1, 4, 16, 64, 256)}  # fmt: skip
+STACKS = {"cpu": (1, 4, 16, 64, 256), "cuda": (1, 4, 16, 64, 256, speed.GPU_STACK)}  # as far as the memory goes
 LAUNCH_BOUND = 16  # networks in a stack, up to which a GPU is measured without a recording, too
 BATCH = {"train": 60, "learned": 250}
 WEIGHT_ACCESSES = {"train": 13, "learned": 16}  # see `traffic`
@@ -147,9 +146,8 @@ def run_of(network: str, kind: str) -> Run:
 
 
 def stacks(run: Run, device: str) -> list[int]:
-    """The sizes of stack that are measured, as far as they fit the memory."""
-    sizes = STACKS[place_of(device), "fc" if run.network == "fc" else "conv"]
-    return [size for size in sizes if size <= speed.stack_limit(run, device)]
+    """The sizes of stack that are measured, as far as they fit the memory that is free."""
+    return [size for size in STACKS[place_of(device)] if size <= speed.stack_limit(run, device)]
 
 
 def options(description: str) -> argparse.Namespace:
