@@ -24,6 +24,7 @@ from lt_utils.workers import ATTEMPTS, WorkerError
 FOUND_STACK = 16  # found supermasks evaluated at once
 HURRY = 32  # trainings at most that a worker is given at once when time is short
 CHECKPOINT = 120.0  # seconds between two checkpoints of a training
+AGAIN = "done again, as others start from networks of theirs that are not kept here"
 PATIENCE = 1.0  # seconds between two looks at what another process is doing
 
 
@@ -124,6 +125,11 @@ def missing(runs: Iterable[Run], weights: bool = False) -> dict[str, Run]:
     return todo
 
 
+def repeated(todo: dict[str, Run]) -> int:
+    """How many of the runs to be done have results, but no weights or masks here, which others start from."""
+    return sum(bool(store.metrics(run)) for run in todo.values())
+
+
 def _finished(run: Run, again: set[str]) -> bool:
     return bool(store.metrics(run)) and (run.key not in again or store.has_weights(run))
 
@@ -202,7 +208,9 @@ def execute(
         found = len({run.key for run in runs} - set(todo))
         steps = sum(_steps(run) - store.checkpoint_iteration(run) for run in todo.values())
         with Progress(steps, f"{len(todo)} trainings") as progress:
-            progress.say(f"{len(todo)} trainings are new, {found} found" + f"; about {duration(seconds)}" * bool(todo))
+            again, about = repeated(todo), f"; about {duration(seconds)}" * bool(todo)
+            said = f"{len(todo) - again} trainings are new, {found} found"
+            progress.say(said + f", {again} {AGAIN}" * bool(again) + about)
             left = _Sweep(lambda: missing(runs, weights), todo, places, deadline, progress).finish()
             if left:
                 progress.say(f"out of time: {len(left)} trainings are left")

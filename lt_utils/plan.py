@@ -82,9 +82,10 @@ def train(profile: str, only: list[str], given: list[str], budget: str | None) -
         os.environ["LT_DEADLINE"] = str(time.time() + seconds(budget))
     runs = everything(profile, only, given)
     left = lottery.execute(runs)
-    total = len({run.key for run in runs})
+    every = {run.key: run for run in runs}
+    total = len(every)
     if left:
-        print(f"{total - len({r.key for r in runs} & set(left))} of {total} trainings are done. " + cost(left))
+        print(f"{lottery.repeated(every)} of {total} trainings are done. " + cost(left))
         print("The same command goes on from there.")
     else:
         print(f"all {total} trainings are done.")
@@ -98,8 +99,11 @@ def cost(left: dict[str, Run]) -> str:
         parts[run.network, run.kind] = number + 1, time_needed + speed.estimate(run, device)
     whole = sum(time_needed for _, time_needed in parts.values())
     each = ", ".join(f"{network} {kind} {n} ({duration(s)})" for (network, kind), (n, s) in parts.items())
+    again = lottery.repeated(left)
     return (
-        f"Left: {len(left)}, about {duration(whole)} on {store.device_name(device)}: {each}."
+        f"Left: {len(left)}"
+        + f" ({again} {lottery.AGAIN})" * bool(again)
+        + f", about {duration(whole)} on {store.device_name(device)}: {each}."
         if left
         else "Nothing left."
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lt_utils as lt
-from lt_utils import lottery, profiles
+from lt_utils import lottery, plan, profiles
 from lt_utils import store as run_store
 from lt_utils.runs import Run
 from lt_utils.starts import starting_point
@@ -170,14 +170,17 @@ def test_a_chain_can_be_lengthened(store, trainings):
     assert [run.round for run in trainings] == [0, 1, 2]
 
 
-def test_a_branch_from_a_run_whose_weights_are_gone_trains_it_again(store, trainings):
+def test_a_branch_from_a_run_whose_weights_are_gone_trains_it_again_and_says_so(store, trainings, capsys):
     s = lt.settings("smoke", iterations=12)
     before = lt.run(lt.sweep(s))
     (gone,) = [run for run in lt.sweep(s) if run.round == 1]
     assert not run_store.has_weights(gone)
     last = next(run for run in lt.sweep(s) if run.round == 2)
     run_store._entry(last).joinpath("run.json").unlink()
+    assert "Left: 2 (1 done again, " in plan.cost(lottery.missing(lt.sweep(s)))
+    capsys.readouterr()
     after = lt.run(lt.sweep(s))
+    assert "1 trainings are new, 1 found, 1 done again, " in capsys.readouterr().err
     assert [run.round for run in trainings] == [0, 1, 2, 1, 2]
     assert after.drop(columns="seconds").equals(before.drop(columns="seconds"))
 
