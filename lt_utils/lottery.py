@@ -125,9 +125,9 @@ def missing(runs: Iterable[Run], weights: bool = False) -> dict[str, Run]:
     return todo
 
 
-def repeated(todo: dict[str, Run]) -> int:
-    """How many of the runs to be done have results, but no weights or masks here, which others start from."""
-    return sum(bool(store.metrics(run)) for run in todo.values())
+def with_results(runs: dict[str, Run]) -> set[str]:
+    """The keys of those runs that have results; one that is to be done nevertheless lacks what others start from."""
+    return {key for key, run in runs.items() if store.metrics(run)}
 
 
 def _finished(run: Run, again: set[str]) -> bool:
@@ -208,7 +208,7 @@ def execute(
         found = len({run.key for run in runs} - set(todo))
         steps = sum(_steps(run) - store.checkpoint_iteration(run) for run in todo.values())
         with Progress(steps, f"{len(todo)} trainings") as progress:
-            again, about = repeated(todo), f"; about {duration(seconds)}" * bool(todo)
+            again, about = len(with_results(todo)), f"; about {duration(seconds)}" * bool(todo)
             said = f"{len(todo) - again} trainings are new, {found} found"
             progress.say(said + f", {again} {AGAIN}" * bool(again) + about)
             left = _Sweep(lambda: missing(runs, weights), todo, places, deadline, progress).finish()
@@ -250,7 +250,7 @@ class _Sweep:
     def _take_up(self, todo: dict[str, Run]) -> None:
         """Have `todo` to do; some of it is finished, but without the weights that a later run needs."""
         self.todo = todo
-        self.again = {key for key, run in todo.items() if store.metrics(run)}
+        self.again = with_results(todo)
 
     def _hand_out(self) -> None:
         """Give every free worker a stack."""

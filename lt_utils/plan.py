@@ -83,12 +83,11 @@ def train(profile: str, only: list[str], given: list[str], budget: str | None) -
     runs = everything(profile, only, given)
     left = lottery.execute(runs)
     every = {run.key: run for run in runs}
-    total = len(every)
     if left:
-        print(f"{lottery.repeated(every)} of {total} trainings are done. " + cost(left))
+        print(f"{len(lottery.with_results(every))} of {len(every)} trainings are done. " + cost(left))
         print("The same command goes on from there.")
     else:
-        print(f"all {total} trainings are done.")
+        print(f"all {len(every)} trainings are done.")
 
 
 def cost(left: dict[str, Run]) -> str:
@@ -99,7 +98,7 @@ def cost(left: dict[str, Run]) -> str:
         parts[run.network, run.kind] = number + 1, time_needed + speed.estimate(run, device)
     whole = sum(time_needed for _, time_needed in parts.values())
     each = ", ".join(f"{network} {kind} {n} ({duration(s)})" for (network, kind), (n, s) in parts.items())
-    again = lottery.repeated(left)
+    again = len(lottery.with_results(left))
     return (
         f"Left: {len(left)}"
         + f" ({again} {lottery.AGAIN})" * bool(again)
