@@ -4,19 +4,21 @@
     python -m bench.action_lengths --network conv2 --seeds 2 --iterations 500 2000
 
 A dense network is pruned at once to the density of the paper's 12th round and trained again, for as long, under each
-action. A row per length and pair of actions in results/bench/action_lengths.csv: the mean difference of their test
-accuracies in points, paired by seed, with its 95 % t interval. Other rows stay.
+action. A row per length, pair of actions and seed in results/bench/action_lengths.csv: by how many points of test
+accuracy the one is ahead of the other. Other rows stay, and all are drawn in figures/reference/action_lengths.png.
 """
 
 import argparse
 
 import pandas as pd
+import seaborn as sns
 
 from bench.common import keep
+from lt_utils import tables
 from lt_utils.inference import interval
 from lt_utils.lottery import run
-from lt_utils.networks import NETWORKS
-from lt_utils.notebook import results_folder
+from lt_utils.networks import NETWORKS, title
+from lt_utils.notebook import figures_folder, results_folder
 from lt_utils.profiles import fast_precision, settings
 from lt_utils.runs import sweep
 
@@ -28,10 +30,11 @@ PAIRS = (  # `rewind` has zeros where it is pruned, the variants rewind what is 
     ("variant_2", "variant_1"),
 )
 BY = ["network", "iterations", "precision", "action", "beside"]
+LENGTH, AHEAD, PAIR = "training, % of the paper's length", "points of test accuracy ahead", "actions"
 
 
 def compare(network: str, seeds: int, iterations: int, precision: str) -> pd.DataFrame:
-    """A row per pair of actions."""
+    """A row per pair of actions and seed."""
     s = settings(
         "evening",
         networks=[network],
@@ -47,39 +50,77 @@ def compare(network: str, seeds: int, iterations: int, precision: str) -> pd.Dat
         *sweep(s, mask0=["variant_1", "variant_2"]),
     ]
     table = run(runs)
-    dense, pruned = table[table["round"] == 0], table[table["round"] == 1]
+    pruned = table[table["round"] == 1]
     pruned = pruned.assign(action=pruned["mask1"].mask(pruned["mask0"] != "zero", pruned["mask0"]))
     accuracy = pruned.pivot(index="seed", columns="action", values="test_accuracy")
-    rows = []
+    found = []
     for action, beside in PAIRS:
-        difference = accuracy[action] - accuracy[beside]
-        low, high = interval(difference)
-        rows.append(
-            dict(zip(BY, (network, iterations, precision, action, beside)))
-            | {
-                "weights_remaining": pruned["weights_remaining"].mean(),
-                "dense": dense["test_accuracy"].mean(),
-                "difference": difference.mean(),
-                "low": low,
-                "high": high,
-                "seeds": len(difference),
-            }
-        )
-    return pd.DataFrame(rows)
+        rows = accuracy[[action, beside]].set_axis(["accuracy", "accuracy beside"], axis=1).reset_index()
+        rows["difference"] = rows["accuracy"] - rows["accuracy beside"]
+        same = dict(zip(BY, (network, iterations, precision, action, beside)))
+        found.append(rows.assign(**same, weights_remaining=pruned["weights_remaining"].mean()))
+    columns = ["seed", "weights_remaining", "accuracy", "accuracy beside", "difference"]
+    return pd.concat(found)[[*BY, *columns]]
+
+
+def summary(found: pd.DataFrame) -> pd.DataFrame:
+    """Mean differences with their 95 % t intervals over seeds."""
+    each = found.groupby(BY, sort=False)["difference"]
+    bounds = pd.DataFrame(each.apply(interval).tolist(), columns=["low", "high"])
+    return each.agg(seeds="count", difference="mean").reset_index().join(bounds)
+
+
+def draw(found: pd.DataFrame) -> None:
+    """Differences by length of training: mean and range of seeds, a panel per network."""
+    lengths = found["network"].map(lambda name: NETWORKS[name].iterations)
+    shown = found.assign(
+        **{
+            LENGTH: 100 * found["iterations"] / lengths,
+            AHEAD: found["difference"],
+            PAIR: found["action"] + " over " + found["beside"],
+            "network": found["network"].map(title),
+        }
+    )
+    grid = sns.relplot(
+        shown,
+        kind="line",
+        x=LENGTH,
+        y=AHEAD,
+        col="network",
+        hue=PAIR,
+        style=PAIR,
+        palette="colorblind",
+        markers=True,
+        dashes=False,
+        errorbar=lambda values: (values.min(), values.max()),
+        height=3.8,
+        aspect=1.2,
+        facet_kws={"sharey": False},
+    )
+    grid.set(xscale="log").set_titles("{col_name}")
+    for axes in grid.axes.flat:
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(alpha=0.3)
+    folder = figures_folder("reference")
+    folder.mkdir(parents=True, exist_ok=True)
+    grid.savefig(folder / "action_lengths.png", dpi=110, metadata={"Software": None})
 
 
 def main() -> None:
-    """Train what is missing, print, and write."""
+    """Train what is missing, print, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="fc", choices=list(NETWORKS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--iterations", nargs="+", type=int, default=[70, 140, 350, 700, 1400])
     parser.add_argument("--precision", default=fast_precision(), choices=["fp32", "bf16"])
     options = parser.parse_args()
+    path = results_folder("bench") / "action_lengths.csv"
     for iterations in options.iterations:
         found = compare(options.network, options.seeds, iterations, options.precision)
-        print(found.round(2).to_string(index=False), flush=True)
-        keep(results_folder("bench") / "action_lengths.csv", found, BY)
+        print(summary(found).round(2).to_string(index=False), flush=True)
+        keep(path, found, BY)
+    draw(tables.read(path))
 
 
 if __name__ == "__main__":
