@@ -2,9 +2,10 @@
 
     python -m bench.mask_overlap --network conv2 --profiles evening overnight --seeds 1 2
 
-Of the largest layer, pruned at once to the density of the paper's 6th and 18th round: which share of the weights that
-`large_final` keeps does another criterion keep, too (at chance: the density)? And how far have its weights gone? A row
-per length of training, round and criterion in results/bench/mask_overlap.csv: means over seeds. Other rows stay.
+Of the largest layer, pruned at once to the density of the paper's 6th, 12th and 18th round: which share of the weights
+that `large_final` keeps does another criterion keep, too (at chance: the density)? How far have the layer's weights
+gone, and how large are those that `large_final` keeps at their start, beside all? A row per length of training, round
+and criterion in results/bench/mask_overlap.csv: means over seeds. Other rows stay.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder, sample_weights
 from lt_utils.profiles import PROFILES, settings
 
-ROUNDS = (6, 18)
+ROUNDS = (6, 12, 18)
 OTHERS = ["magnitude_increase", "movement", "large_init_large_final", "large_init"]
 BY = ["network", "iterations", "precision", "round", "criterion"]
 
@@ -27,14 +28,16 @@ def measure(profile: str, network: str, seed: int, precision: str, level: int) -
     s = settings(profile, networks=[network], seeds=[seed], precision=precision)
     sizes = [math.prod(layer.shape) for layer in NETWORKS[network].layers]
     weights = sample_weights(s, ["large_final", *OTHERS], sizes.index(max(sizes)), level, max(sizes))
-    moved = (weights["w_f"] - weights["w_i"]).std() / weights["w_i"].std()
+    sigma, sizes_at_start = weights["w_i"].std(), weights["w_i"].abs()
     where = (network, s.iterations(network), precision, level)
     rows = pd.DataFrame([(*where, name) for name in OTHERS], columns=BY)
     shared = weights.loc[weights["large_final"] == 1, OTHERS].mean()
     return rows.assign(
         kept_percent=100 * weights["large_final"].mean(),
         shared_percent=100 * shared.to_numpy(),
-        moved_std=moved,  # in standard deviations of the start
+        moved_std=(weights["w_f"] - weights["w_i"]).std() / sigma,  # in standard deviations of the start, as are these:
+        start_kept_std=sizes_at_start[weights["large_final"] == 1].mean() / sigma,
+        start_all_std=sizes_at_start.mean() / sigma,
         seeds=seed,
     )
 
@@ -50,7 +53,8 @@ def main() -> None:
     for profile in options.profiles:
         asked = [(seed, options.precision, level) for level in ROUNDS for seed in options.seeds]
         each = pd.concat([measure(profile, options.network, *one) for one in asked])
-        means = {"kept_percent": "mean", "shared_percent": "mean", "moved_std": "mean", "seeds": "nunique"}
+        numbers = ["kept_percent", "shared_percent", "moved_std", "start_kept_std", "start_all_std"]
+        means = dict.fromkeys(numbers, "mean") | {"seeds": "nunique"}
         found = each.groupby(BY, sort=False).agg(means).reset_index()
         print(found.round(2).to_string(index=False), flush=True)
         keep(results_folder("bench") / "mask_overlap.csv", found, BY)
