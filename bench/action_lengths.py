@@ -5,7 +5,8 @@
 
 A dense network is pruned at once to the density of the paper's 12th round and trained again, for as long, under each
 action. A row per length, pair of actions and seed in results/bench/action_lengths.csv: by how many points of test
-accuracy the one is ahead of the other. Other rows stay, and all are drawn in figures/reference/action_lengths.png.
+accuracy the one is ahead of the other. Other rows stay; all of the same precision are drawn in
+figures/reference/action_lengths.png.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from lt_utils.inference import interval
 from lt_utils.lottery import run
 from lt_utils.networks import NETWORKS, title
 from lt_utils.notebook import figures_folder, results_folder
-from lt_utils.profiles import fast_precision, settings
+from lt_utils.profiles import settings
 from lt_utils.runs import sweep
 
 ROUND = 12  # of the paper; the actions' differences are the larger, the deeper the pruning
@@ -92,7 +93,7 @@ def draw(found: pd.DataFrame) -> None:
         palette="colorblind",
         markers=True,
         dashes=False,
-        errorbar=lambda values: (values.min(), values.max()),
+        errorbar=("pi", 100),
         height=3.8,
         aspect=1.2,
         facet_kws={"sharey": False},
@@ -113,14 +114,14 @@ def main() -> None:
     parser.add_argument("--network", default="fc", choices=list(NETWORKS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--iterations", nargs="+", type=int, default=[70, 140, 350, 700, 1400])
-    parser.add_argument("--precision", default=fast_precision(), choices=["fp32", "bf16"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     options = parser.parse_args()
     path = results_folder("bench") / "action_lengths.csv"
     for iterations in options.iterations:
         found = compare(options.network, options.seeds, iterations, options.precision)
         print(summary(found).round(2).to_string(index=False), flush=True)
         keep(path, found, BY)
-    draw(tables.read(path))
+    draw(tables.read(path).query("precision == @options.precision"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How much are criteria of one mind, and does it depend on how long the dense network was trained?
 
     python -m bench.mask_overlap --network conv2 --profiles evening overnight --seeds 1 2
+    python -m bench.mask_overlap --network fc --profiles quick overnight --seeds 1 2
 
 Of the largest layer, pruned at once to the density of the paper's 6th, 12th and 18th round: which share of the weights
 that `large_final` keeps does another criterion keep, too (at chance: the density)? How far have the layer's weights
