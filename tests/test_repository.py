@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+import nbformat
 import torch
 
 from lt_utils.data import ROOT
@@ -87,6 +88,20 @@ def test_the_reference_is_replaced_by_a_whole_profile_only(store, capsys):
     (quick / last).write_text("")
     readme.collect("quick")
     assert {path.name for path in kept.parent.iterdir()} == {last, *others}
+
+
+def test_the_executed_notebooks_that_are_committed_are_those_of_today():
+    """But for their outputs and papermill's cell of parameters: what a reader sees there is what a clone runs."""
+    from lt_utils import readme, store
+
+    def sources(path):
+        cells = nbformat.read(path, as_version=4).cells
+        return [cell.source for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+
+    labels = (readme.LABEL, *store.COMMITTED)
+    executed = [path for label in labels for path in (ROOT / "results" / label).glob("0?_*.ipynb")]
+    assert len(executed) > 20
+    assert [path for path in executed if sources(path) != sources(ROOT / "notebooks" / path.name)] == []
 
 
 def test_every_number_of_the_readmes_answers_stands_in_its_tables():
