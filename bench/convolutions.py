@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.common import formats
 from lt_utils import speed, store, tables
 from lt_utils.lottery import default_device
-from lt_utils.networks import CIFAR, NETWORKS, Layer, features
+from lt_utils.networks import CIFAR, NETWORKS, Layer, features, rectified
 from lt_utils.notebook import results_folder
 from lt_utils.trainees import DTYPES
 
@@ -32,8 +32,7 @@ def grouped(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tenso
     stack = len(images)
     x = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)  # (B, M * channels, 32, 32)
     for layer, weight, bias in zip(layers, weights, biases):
-        x = F.conv2d(x, weight.flatten(0, 1), bias.flatten(), padding=1, groups=stack).relu()
-        x = F.max_pool2d(x, 2) if layer.pool else x
+        x = rectified(layer, F.conv2d(x, weight.flatten(0, 1), bias.flatten(), padding=1, groups=stack))
     return x.unflatten(1, (stack, -1)).transpose(0, 1).permute(0, 1, 3, 4, 2).flatten(2)
 
 
@@ -42,8 +41,7 @@ def vmapped(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tenso
 
     def one(weights: list[Tensor], biases: list[Tensor], x: Tensor) -> Tensor:
         for layer, weight, bias in zip(layers, weights, biases):
-            x = F.conv2d(x, weight, bias, padding=1).relu()
-            x = F.max_pool2d(x, 2) if layer.pool else x
+            x = rectified(layer, F.conv2d(x, weight, bias, padding=1))
         return x.permute(0, 2, 3, 1).flatten(1)
 
     return torch.vmap(one)(weights, biases, images)

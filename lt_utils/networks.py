@@ -143,6 +143,12 @@ class _StackedLinear(torch.autograd.Function):
         return to_x, to_weight, gradient.sum(1, dtype=torch.float32)
 
 
+def rectified(layer: Layer, x: Tensor) -> Tensor:
+    """The outputs of a convolution, max-pooled where the layer is, after the ReLU; `x` is overwritten. The larger of
+    numbers is the same before and after a ReLU, to the bit, and so are the gradients: pooled first, less is moved."""
+    return (F.max_pool2d(x, 2) if layer.pool else x).relu_()
+
+
 def features(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
     """The convolutional part of a stack: (M, B, features) of images (M, B, channels, height, width).
 
@@ -154,9 +160,7 @@ def features(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tens
     for own_weights, own_biases, x in zip(zip(*weights), zip(*biases), images):
         x = x.contiguous(memory_format=torch.channels_last)
         for layer, weight, bias in zip(layers, own_weights, own_biases):
-            x = F.conv2d(x, weight, bias, padding=1).relu()
-            if layer.pool:
-                x = F.max_pool2d(x, 2)
+            x = rectified(layer, F.conv2d(x, weight, bias, padding=1))
         each.append(x.permute(0, 2, 3, 1).flatten(1))
     return torch.stack(each)
 
