@@ -144,8 +144,8 @@ class _StackedLinear(torch.autograd.Function):
 
 
 def rectified(layer: Layer, x: Tensor) -> Tensor:
-    """The outputs of a convolution, max-pooled where the layer is, after the ReLU; `x` is overwritten. The larger of
-    numbers is the same before and after a ReLU, to the bit, and so are the gradients: pooled first, less is moved."""
+    """The outputs of a convolution, max-pooled where the layer is, after the ReLU. The two commute,
+    gradients included, to the bit: pooled first, fewer numbers are moved. Without a pool `x` is overwritten."""
     return (F.max_pool2d(x, 2) if layer.pool else x).relu_()
 
 
