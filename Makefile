@@ -100,5 +100,5 @@ clean:  ## remove what `make reproduce` made (results, figures, finished runs); 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 	echo "PYTHON=/path/to/python or VENV=\$$CONDA_PREFIX use an environment of yours; BASE_PYTHON=python3.12 makes .venv with another Python."
-	echo "WORKERS=cuda:0,cuda:1 trains in a process per device, SCHEDULER=tcp://host:8786 on a dask.distributed cluster; FRESH=1 ignores the results that are committed, PRECISION=fp32 (or bf16) does without the machine's own choice."
+	echo "WORKERS=cuda:0,cuda:1 trains in a process per device, SCHEDULER=tcp://host:8786 on a dask.distributed cluster; FRESH=1 ignores the results that are committed, PRECISION=fp32 (or bf16, or PRECISION='fc=bf16 conv2=fp32') does without the machine's own choice."
 	echo "LT_DATA=/path moves the data folder, LT_STORE=/path the finished runs."

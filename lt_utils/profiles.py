@@ -123,12 +123,6 @@ class Settings:
     label: str  # folder under results/ and figures/: the profile's name, or `NAME-custom` once a parameter is given
     supermasks: bool = False  # whether they are those of a notebook on supermasks
 
-    @property
-    def precision(self) -> str:
-        """Precision of the matrix products: the profile's, or `PRECISION`, or the machine's fast one."""
-        asked = os.environ.get("PRECISION")
-        return self.scale.precision or (choose("PRECISION", asked, PRECISIONS) if asked else fast_precision())
-
     def at(self, network: str) -> Profile:
         """The scale at which a network is run."""
         convolutional = any(layer.role == "conv" for layer in NETWORKS[network].layers)
@@ -148,7 +142,7 @@ class Settings:
                 "seeds": self.seeds_of(network),
                 **{name: getattr(own, name) for name in (OF_SUPERMASKS if self.supermasks else OF_TRAINING)},
                 "iterations": self.iterations(network),
-                "precision": self.precision,
+                "precision": self.precision(network),
             }
             if self.supermasks:
                 columns[network] |= {
@@ -157,6 +151,18 @@ class Settings:
                     "seeds of learned masks": self.seeds_of(network, "learned"),
                 }
         return f"<b>{self.label}</b>" + pd.DataFrame(columns).map(_words).to_html()
+
+    def precision(self, network: str) -> str:
+        """Precision of a network's matrix products: the profile's; or what the environment's `PRECISION` says of all
+        networks (`fp32`) or of single ones (`fc=bf16 conv2=fp32`); or the machine's fast one."""
+        if self.scale.precision:
+            return self.scale.precision
+        asked = {}
+        for word in os.environ.get("PRECISION", "").split():
+            whose, _, precision = word.rpartition("=")
+            whose = whose and choose("network in PRECISION", whose, NETWORKS)
+            asked[whose] = choose("PRECISION", precision, PRECISIONS)
+        return asked.get(network) or asked.get("") or fast_precision()
 
     def iterations(self, network: str) -> int:
         """Training iterations of a network at this scale."""

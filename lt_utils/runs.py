@@ -174,7 +174,7 @@ def sweep(settings: Settings, kind: str = "train", **axes: Any) -> list[Run]:
     runs = []
     for network in settings.scale.networks:
         scale = settings.at(network)
-        common = _common(settings, choose("kind", kind, KINDS), network) | {"precision": settings.precision}
+        common = _common(settings, choose("kind", kind, KINDS), network) | {"precision": settings.precision(network)}
         axes_here = {"seed": settings.seeds_of(network, kind), **_own_axes(scale, kind), **axes}
         for values in itertools.product(*axes_here.values()):
             runs.append(Run(network=network, kind=kind, **(common | dict(zip(axes_here, values)))))

@@ -131,14 +131,30 @@ def test_bf16_is_taken_where_the_hardware_has_it_or_when_asked_for(monkeypatch):
     monkeypatch.delenv("PRECISION", raising=False)
     for machine in ("fp32", "bf16"):
         monkeypatch.setattr(profiles, "fast_precision", lambda machine=machine: machine)
-        taken = {name: lt.settings(name).precision for name in profiles.PROFILES}
+        taken = {name: lt.settings(name).precision("fc") for name in profiles.PROFILES}
         assert taken == dict.fromkeys(profiles.PROFILES, machine) | {"paper": "fp32"}
     monkeypatch.setenv("PRECISION", "fp32")
     asked = lt.settings("overnight")
-    assert (asked.precision, asked.label) == ("fp32", "overnight")
-    monkeypatch.setenv("PRECISION", "fp8")
-    with pytest.raises(ValueError, match="bf16, fp32"):
-        asked.precision  # noqa: B018
+    assert (asked.precision("fc"), asked.label) == ("fp32", "overnight")
+
+
+def test_precision_is_asked_for_all_networks_or_for_single_ones(monkeypatch):
+    monkeypatch.setattr(profiles, "fast_precision", lambda: "machine's")
+    settings = lt.settings("smoke", supermasks=True, networks=["fc", "conv2"], levels=[0])
+    for asked, expected in {
+        "": ("machine's", "machine's"),
+        "bf16": ("bf16", "bf16"),
+        "conv2=bf16": ("machine's", "bf16"),
+        "conv2=bf16 fp32": ("fp32", "bf16"),
+        "fc=bf16 conv2=fp32": ("bf16", "fp32"),
+    }.items():
+        monkeypatch.setenv("PRECISION", asked)
+        assert (settings.precision("fc"), settings.precision("conv2")) == expected
+    assert {(run.network, run.precision) for run in lt.sweep(settings)} == {("fc", "bf16"), ("conv2", "fp32")}
+    for asked, why in {"fp8": "bf16, fp32", "conv2=": "bf16, fp32", "conv3=fp32": "conv2, conv4, conv6, fc"}.items():
+        monkeypatch.setenv("PRECISION", asked)
+        with pytest.raises(ValueError, match=f"PRECISION.*{why}"):
+            settings.precision("fc")
 
 
 @pytest.mark.filterwarnings("error")
