@@ -1,9 +1,9 @@
 """Search for the learning rate of learned supermasks, which the paper does not give for the convolutional networks.
 
-    python -m bench.mask_rates --networks conv2 conv4 --rates 300 1000 3000 --epochs 1
+    python -m bench.mask_rates --networks conv2 --rates 300 1000 --epochs 20 --weights constant_same_sign --dwr 1
 
-A row per network, rate and variant in results/bench/mask_rates.csv: validation accuracy after the last epoch, mean over
-seeds. Rows of other networks stay as they are. The test set has no say.
+A row per network, rate, variant and epoch read in results/bench/mask_rates.csv: validation accuracy then, mean over
+seeds. Other rows stay as they are. The test set has no say.
 """
 
 import argparse
@@ -19,47 +19,43 @@ from lt_utils.profiles import settings
 from lt_utils.runs import sweep
 
 ACTIONS = ["rewind", "constant_same_sign"]
+READ = (1, 2, 5, 10, 20, 50, 100, 200)  # epochs after which validation is read, beside the last one
+BY = ["network", "rate", "weights", "dwr", "epochs", "seeds", "precision"]
 
 
-def search(network: str, rates: list[float], epochs: int, seeds: int) -> pd.DataFrame:
-    """Validation accuracy in % per rate and variant."""
-    s = settings("quick", networks=[network], seeds=seeds, mask_epochs=epochs, mask_eval_every=10**6, test_images=100)
-    rows = []
-    for rate in rates:
-        for one in sweep(s, kind="learned", mask1=ACTIONS, dwr=[False, True], learning_rate=[rate]):
-            table = run([one])
-            rows.append(
-                {
-                    "network": network,
-                    "rate": rate,
-                    "weights": one.mask1,
-                    "dwr": one.dwr,
-                    "epochs": epochs,
-                    "seeds": seeds,
-                    "precision": one.precision,
-                    "validation_accuracy": float(table["mean_validation_accuracy"][0]),  # of its only one
-                    "machine": table["device"][0],
-                }
-            )
-            print(rows[-1], flush=True)
-    found = pd.DataFrame(rows)
-    by = [name for name in found if name not in ("validation_accuracy",)]
-    return found.groupby(by, sort=False, as_index=False)["validation_accuracy"].mean()
+def search(
+    network: str, rates: list[float], epochs: int, seeds: int, weights: list[str], dwr: list[bool]
+) -> pd.DataFrame:
+    """Validation accuracy in % per rate, variant and epoch."""
+    s = settings("overnight", supermasks=True, networks=[network], seeds=seeds, mask_epochs=epochs)
+    per_epoch, rows = s.at(network).mask_eval_every, []
+    for one in sweep(s, kind="learned", learning_rate=rates, mask1=weights, dwr=dwr):
+        device = run([one])["device"][0]
+        for iteration, _, accuracy in store.metrics(one)["history"]:
+            epoch, within = divmod(iteration, per_epoch)
+            if not within and (epoch in READ or epoch == epochs):
+                row = [network, one.learning_rate, one.mask1, one.dwr, int(epoch), seeds, one.precision]
+                rows.append(dict(zip(BY, row)) | {"machine": device, "validation_accuracy": accuracy})
+        print(rows[-1], flush=True)
+    return pd.DataFrame(rows).groupby([*BY, "machine"], sort=False, as_index=False)["validation_accuracy"].mean()
 
 
 def main() -> None:
     """Search, print, and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--rates", nargs="+", type=float, default=[100.0, 300.0, 1000.0, 3000.0])
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--weights", nargs="+", default=ACTIONS, choices=ACTIONS)
+    parser.add_argument("--dwr", nargs="+", type=int, default=[0, 1], choices=[0, 1], help="without, with, or both")
     options = parser.parse_args()
     path = results_folder("bench") / "mask_rates.csv"
     for network in options.networks:
-        found = search(network, options.rates, options.epochs, options.seeds)
-        keep(path, found, ["network"])
-        mean = found.groupby("rate")["validation_accuracy"].mean()
+        dwr = [bool(one) for one in options.dwr]
+        found = search(network, options.rates, options.epochs, options.seeds, options.weights, dwr)
+        keep(path, found, BY)
+        mean = found.query("epochs == epochs.max()").groupby("rate")["validation_accuracy"].mean()
         print(mean.round(1).to_string(), f"\nbest mean over the variants: {mean.idxmax():g}; store: {store.folder()}")
 
 

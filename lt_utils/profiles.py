@@ -68,7 +68,7 @@ PROFILES = {
             "criteria": FEW_CRITERIA,
             "mask_epochs": 1,
             "mask_eval_every": 180,
-            "mask_rate": None,
+            "mask_rate": 1000.0,
             "test_images": 2000,
         },
     ),
