@@ -8,13 +8,10 @@ in the course of one training each, which is the same whatever its length. Rows 
 """
 
 import argparse
-import os
 
 import pandas as pd
 
-from bench.common import keep
-from lt_utils import store
-from lt_utils.lottery import execute
+from bench.common import curves, keep
 from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder
 from lt_utils.profiles import settings
@@ -30,15 +27,14 @@ def compare(network: str, seeds: int, iterations: int, every: int, precision: st
         "evening", networks=[network], seeds=seeds, iterations=iterations, eval_every=every, precision=precision
     )
     runs = [run for run in sweep(s, dropout=[0.0, RATE]) if run.round == 0]
-    execute(runs)
-    curves = pd.DataFrame(
+    read = pd.DataFrame(
         [
             {"seed": run.seed, "iteration": int(at), "with": run.dropout > 0, "accuracy": accuracy}
-            for run in runs
-            for at, _, accuracy in store.metrics(run)["history"]
+            for run, curve in zip(runs, curves(runs))
+            for at, _, accuracy in curve
         ]
     )
-    found = curves.pivot(index=["iteration", "seed"], columns="with", values="accuracy")
+    found = read.pivot(index=["iteration", "seed"], columns="with", values="accuracy")
     found = found.set_axis(["accuracy", "accuracy with dropout"], axis=1).reset_index()
     found["difference"] = found["accuracy with dropout"] - found["accuracy"]
     return found.assign(network=network, precision=precision, length=iterations)[[*BY, *found.columns]]
@@ -53,7 +49,6 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=140, help="iterations between two evaluations")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     options = parser.parse_args()
-    os.environ["FRESH"] = "1"  # committed tables have no curves
     found = compare(options.network, options.seeds, options.iterations, options.every, options.precision)
     differences = found.groupby("iteration")["difference"].agg(["count", "mean", "min", "max"])
     print(differences.round(2).to_string(), flush=True)

@@ -10,9 +10,8 @@ import argparse
 
 import pandas as pd
 
-from bench.common import keep
+from bench.common import curves, keep
 from lt_utils import store
-from lt_utils.lottery import run
 from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder
 from lt_utils.profiles import settings
@@ -29,14 +28,14 @@ def search(
     """Validation accuracy in % per rate, variant and epoch."""
     s = settings("overnight", supermasks=True, networks=[network], seeds=seeds, mask_epochs=epochs)
     per_epoch, rows = s.at(network).mask_eval_every, []
-    for one in sweep(s, kind="learned", learning_rate=rates, mask1=weights, dwr=dwr):
-        device = run([one])["device"][0]
-        for iteration, _, accuracy in store.metrics(one)["history"]:
+    runs = sweep(s, kind="learned", learning_rate=rates, mask1=weights, dwr=dwr)
+    for one, curve in zip(runs, curves(runs)):
+        device = store.metrics(one)["provenance"]["device"]
+        for iteration, _, accuracy in curve:
             epoch, within = divmod(iteration, per_epoch)
             if not within and (epoch in READ or epoch == epochs):
                 row = [network, one.learning_rate, one.mask1, one.dwr, int(epoch), seeds, one.precision]
                 rows.append(dict(zip(BY, row)) | {"machine": device, "validation_accuracy": accuracy})
-        print(rows[-1], flush=True)
     return pd.DataFrame(rows).groupby([*BY, "machine"], sort=False, as_index=False)["validation_accuracy"].mean()
 
 

@@ -307,3 +307,14 @@ def test_found_supermasks_are_untrained_weights_under_the_mask(store):
         _, accuracy = evaluate("fc", masked, [w.new_zeros(w.shape[:2]) for w in masked], data.load("mnist").test)
         row = table[(table["mask1"] == run.mask1) & (table["round"] == run.round)]
         assert row["test_accuracy"].item() == pytest.approx(accuracy.item(), abs=0.02)
+
+
+def test_a_measurement_that_needs_curves_trains_what_a_committed_table_has(store, monkeypatch):
+    from bench.common import curves
+    from lt_utils import store as kept
+
+    runs = lt.sweep(lt.settings("smoke", rounds=1, iterations=4, eval_every=2, precision="fp32"), round=[0])
+    monkeypatch.setattr(kept, "_committed", lambda _: {run.key: {"metrics": {"test_accuracy": 1.0}} for run in runs})
+    monkeypatch.delenv("FRESH", raising=False)
+    assert not lottery.missing(runs)
+    assert [[at for at, *_ in curve] for curve in curves(runs)] == [[2, 4]]
