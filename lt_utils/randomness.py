@@ -23,17 +23,20 @@ class Sampler:
 
     def uniform(self, like: Tensor) -> Tensor:
         """Numbers in [0, 1) of the shape of `like` (M, ...); networks of one seed get the same."""
-        return torch.cat([numbers for _, numbers in self.parts(like)])
+        return torch.cat([numbers for _, numbers, _ in self.parts(like)])
 
-    def parts(self, like: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """The same in parts, each with the networks that it is for: one by one on a CPU, so that what is computed of a
-        network stays in the caches, and its bits do not depend on the others; at once on a GPU."""
+    def parts(self, *tensors: Tensor) -> Iterator[tuple]:
+        """The same in parts, each with the networks that it is for and their part of the tensors (M, ...): one by one
+        on a CPU, so that what is computed of a network stays in the caches, and its bits do not depend on the others;
+        at once on a GPU."""
+        like = tensors[0]
         draws = [torch.rand(like.shape[1:], generator=g, device=like.device) for g in self.streams]
         if like.device.type != "cpu":
-            yield slice(None), torch.stack(draws)[self._which]
+            yield slice(None), torch.stack(draws)[self._which], *tensors
             return
-        for m, seed in enumerate(self._which.tolist()):
-            yield slice(m, m + 1), draws[seed].unsqueeze(0)
+        each = zip(self._which.tolist(), *(tensor.split(1) for tensor in tensors))
+        for m, (seed, *parts) in enumerate(each):
+            yield slice(m, m + 1), draws[seed].unsqueeze(0), *parts
 
     def state(self) -> Tensor:
         """The streams' states, one per network."""

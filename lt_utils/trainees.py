@@ -214,15 +214,16 @@ class _SampledMask(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weights: Tensor, whose: "Scores", dtype: torch.dtype) -> Tensor:
         slopes, masked = torch.empty_like(scores), torch.empty_like(weights, dtype=dtype)
-        for part, uniform in whose.draw.parts(scores):
-            slope = torch.sigmoid(scores[part], out=slopes[part])
+        parts = whose.draw.parts(scores, slopes, weights, masked, whose.dwr)
+        for whom, uniform, score, slope, weight, product, dwr in parts:
+            torch.sigmoid(score, out=slope)
             mask = torch.lt(uniform, slope, out=torch.empty_like(uniform))  # of numbers: truth values take a CPU longer
-            torch.ops.aten.sigmoid_backward(weights[part], slope, grad_input=slope)  # here, while it is in the caches
-            if any(whose.rescaled[part]):
-                factor = rescaling(mask, whose.dwr[part])
+            torch.ops.aten.sigmoid_backward(weight, slope, grad_input=slope)  # here, while it is in the caches
+            if any(whose.rescaled[whom]):
+                factor = rescaling(mask, dwr)
                 mask.mul_(factor)
                 slope.mul_(factor)
-            torch.mul(mask, weights[part], out=masked[part])
+            torch.mul(mask, weight, out=product)
         ctx.save_for_backward(slopes)
         return masked
 
