@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from scipy.special import stdtr
 
+from lt_utils import tables
 from lt_utils.inference import LEVEL, holm, interval, p_of_zero, standard_error
 from lt_utils.paper import COLUMNS, PAPER
 from lt_utils.plots import DROPOUT, NOISY, VARIANTS, networks_of, variant
@@ -69,6 +70,14 @@ ABOUT = {"fc": 10.0} | dict.fromkeys(CONV, 5.0)  # points: what "about" means of
 NEAR = 2.0  # points within which a learned supermask has the paper's accuracy
 CLOSE = 1.0  # points of test accuracy within which two ways count as equally good
 TICKET, ONE_SHOT, REINIT, RANDOM = ({"variant": name} for name in VARIANTS)
+AXES = {  # what tells a notebook's runs apart, beside network, seed and round
+    "00_lottery_tickets": ["variant"],
+    "01_mask_criteria": ["criterion"],
+    "02_mask1_actions": ["mask1"],
+    "03_mask0_actions": ["mask0"],
+    "04_supermasks": ["criterion", "mask1"],
+    "05_learned_supermasks": ["kind", "mask1", "dwr"],
+}
 DENSE, DROPPED = {"kind": "train", "round": 0} | TICKET, {"variant": VARIANTS[0] + DROPOUT}
 CLAIMS: dict[str, list[Claim]] = {
     "00_lottery_tickets": [
@@ -228,13 +237,21 @@ def verdict(p: float, direction: str) -> str:
     return direction if p < LEVEL else "inconclusive"
 
 
+def check(notebook: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table of a notebook with each run's variant. Raises ValueError if runs differ in what the notebook does not
+    compare, since its figure and its claims would average over that."""
+    table = table.assign(variant=table.apply(variant, axis=1))
+    tables.check_alike(table, AXES[notebook])
+    return table
+
+
 def judge(notebook: str, table: pd.DataFrame) -> pd.DataFrame:
     """A row per claim and network: mean difference in points, its 95 % paired t interval over seeds, the test's p, and
     the verdict of the claim on its own.
 
-    With fewer than two seeds the verdict is "inconclusive"; without runs it is "not run".
+    With fewer than two seeds the verdict is "inconclusive"; without runs it is "not run". Raises ValueError as `check`.
     """
-    table = table.assign(variant=table.apply(variant, axis=1))
+    table = check(notebook, table)
     if "train_accuracy" in table:
         table["gap"] = table["train_accuracy"] - table["test_accuracy"]
     if "distance_kept" in table:

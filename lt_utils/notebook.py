@@ -33,7 +33,12 @@ def figures_folder(label: str) -> Path:
 
 
 def publish(name: str, table: pd.DataFrame, settings: Settings) -> Figure:
-    """Keep `table` as results/LABEL/NAME.csv, draw figure NAME from it into figures/LABEL, and return the figure."""
+    """Keep `table` as results/LABEL/NAME.csv, draw figure NAME from it into figures/LABEL, and return the figure.
+
+    Raises ValueError if runs differ in what the notebook does not compare: its figure would average over that.
+    """
+    if name in claims.AXES:
+        claims.check(name, table)
     save_table(name, table, settings)
     figure = draw(name, settings.label)
     plt.close(figure)  # the notebook shows what it is given; without this it would show it twice
@@ -140,20 +145,29 @@ def _supermask_accuracy(path: Path, run: Run) -> float | None:
     return tickets.accuracy(tickets.load_ticket(path), NETWORKS[run.network].dataset, run.test_images)
 
 
-def accuracies(table: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Mean test accuracy in % per value of column `by` (or of `variant`), a column per percentage of weights left; a
-    value that has the dense network alone, since a sweep was cut short, is left out."""
-    if by == "variant":
+def accuracies(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
+    """Mean test accuracy in % over seeds per value of column `by` (or of several, or of `variant`), a column per
+    percentage of weights left; a value that has the dense network alone, since a sweep was cut short, is left out.
+
+    Raises ValueError if runs differ in anything else.
+    """
+    by = [by] if isinstance(by, str) else by
+    if "variant" in by:
         table = table.assign(variant=table.apply(plots.variant, axis=1))
+    tables.check_alike(table, by)
     remaining = table.groupby(["network", "round"])["weights_remaining"].transform("max").round(2)  # of a round
-    wide = table.pivot_table("test_accuracy", ["network", by], remaining.rename("remaining"))
+    wide = table.pivot_table("test_accuracy", ["network", *by], remaining.rename("remaining"))
     pruned = wide.drop(columns=wide.columns.max()).notna().any(axis=1)
     wide = wide[pruned] if pruned.any() else wide
     return wide[sorted(wide.columns, reverse=True)].sort_values(wide.columns.min(), ascending=False).round(1)
 
 
 def best_supermasks(table: pd.DataFrame) -> pd.DataFrame:
-    """Best test accuracy of found supermasks over all levels, mean over seeds, per criterion and kind of weights."""
+    """Best test accuracy of found supermasks over all levels, mean over seeds, per criterion and kind of weights.
+
+    Raises ValueError if runs differ in anything else.
+    """
+    tables.check_alike(table, ["criterion", "mask1"])
     best = (
         table.groupby(["network", "criterion", "mask1", "seed"])["test_accuracy"].max().groupby(level=[0, 1, 2]).mean()
     )

@@ -85,6 +85,19 @@ def _check(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         raise TableError(f"{path} is damaged ({why}): delete it, or restore it with git, and run again.") from error
 
 
+def check_alike(table: pd.DataFrame, by: list[str]) -> None:
+    """Raise ValueError if runs of one network and one value of the columns `by` differ in more than seed and round:
+    their mean would pass for one over seeds."""
+    fields = [name for name in Run.__annotations__ if name in table and name not in ("network", "seed", "round", *by)]
+    values = table.groupby(["network", *by])[fields].nunique().max()
+    for name in values.index[values > 1]:
+        found = table[name].unique().tolist()
+        raise ValueError(
+            f"Runs of {' and '.join(['one network', *by])} differ in {name} here ({', '.join(map(repr, found))}), and "
+            f"a mean over seeds would mix them: take one, as in table[table[{name!r}] == {found[0]!r}]."
+        )
+
+
 def finished(path: Path) -> dict[str, dict[str, Any]]:
     """The finished runs in a table, by key, in the form of the store's entries."""
     table = read(path)

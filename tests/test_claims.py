@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+import lt_utils as lt
 from lt_utils import forest, plots, tables
 from lt_utils.claims import CLAIMS, Claim, _test, in_words, judge, scorecard, verdict
 from lt_utils.inference import holm, interval
@@ -57,6 +58,25 @@ def test_a_seed_that_lacks_some_of_the_depths_of_the_others_does_not_count(table
     cut = table.assign(test_accuracy=dear)[(table["seed"] != 1) | (table["round"] < 2)]  # seed 1 was not run at 2 %
     better = judge("02_mask1_actions", cut).set_index("claim").loc["rewind beats reinit"]
     assert (better["difference"], better["seeds"]) == (pytest.approx((5 + 2) / 2), 2)
+
+
+def test_runs_that_differ_in_what_is_not_compared_are_not_averaged(table, tmp_path, monkeypatch):
+    monkeypatch.setenv("LT_RESULTS", str(tmp_path))
+    mixed = pd.concat([table, table.assign(criterion="movement", test_accuracy=table["test_accuracy"] - 9)])
+    other_lengths = table.assign(iterations=1 + table["seed"])
+    for average, field, first in (
+        (lambda: judge("02_mask1_actions", mixed), "criterion", "'large_final'"),
+        (lambda: lt.accuracies(mixed, "mask1"), "criterion", "'large_final'"),
+        (lambda: lt.publish("02_mask1_actions", mixed, lt.settings("quick")), "criterion", "'large_final'"),
+        (lambda: lt.best_supermasks(other_lengths), "iterations", "1"),
+    ):
+        with pytest.raises(ValueError, match=rf"differ in {field} .*\[table\['{field}'\] == {first}\]"):
+            average()
+    assert not list(tmp_path.iterdir()), "what can't be drawn takes no table's place"
+    both = lt.accuracies(mixed, ["mask1", "criterion"])
+    assert (both.xs("large_final", level="criterion") - both.xs("movement", level="criterion")).round(6).eq(9).all(None)
+    chosen = judge("02_mask1_actions", mixed[mixed["criterion"] == "large_final"])
+    pd.testing.assert_frame_equal(chosen, judge("02_mask1_actions", table))
 
 
 def test_one_seed_decides_nothing(table):
