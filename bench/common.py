@@ -14,7 +14,7 @@ from lt_utils.runs import Run
 
 
 def formats() -> tuple[str, ...]:
-    """The number formats that the machine computes in: no emulated one, which is many times slower."""
+    """The number formats that the machine computes in: no emulated one, which is slower than fp32."""
     return tuple(dict.fromkeys(("fp32", fast_precision())))
 
 

@@ -202,7 +202,7 @@ def execute(
     if todo and os.environ.get("LT_DRAW_ONLY"):
         return todo
     if fast_precision() == "fp32" and any(run.precision == "bf16" for run in todo.values()):
-        warnings.warn("this machine emulates bf16, at half the speed of fp32 or less: better take fp32.", stacklevel=3)
+        warnings.warn("this machine has no bf16 and emulates it, slower than fp32: better take fp32.", stacklevel=3)
     with workers.pool(device, executor) as places:
         seconds = sum(speed.estimate(run, device or default_device()) for run in todo.values()) / len(places)
         found = len({run.key for run in runs} - set(todo))

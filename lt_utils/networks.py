@@ -123,24 +123,41 @@ def initial_weights(network: str, seed: int) -> tuple[Tensor, ...]:
     return tuple(draw(layer, generator(seed, "initial weights", i)) for i, layer in enumerate(layers))
 
 
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware."""
+    has = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def _multiplicable(*tensors: Tensor) -> list[Tensor]:
+    """Tensors as the device multiplies them fast: bf16 without the hardware for it as fp32, which holds the numbers and
+    their products exactly. PyTorch's emulation gives the same but for the order of its sums, and takes far longer."""
+    emulated = tensors[0].dtype == torch.bfloat16 and tensors[0].device.type == "cpu" and not cpu_has_bf16()
+    return [t.float() if emulated else t for t in tensors]
+
+
 class _StackedLinear(torch.autograd.Function):
     """x @ weight.T + bias per network. Its own backward, because autograd's lays the weights' gradient out transposed
     and then copies it: a third of a step (FC, CPU). On a CPU a network's bits do not depend on the stack's size."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.dtype = x.dtype
+        x, weight, bias = _multiplicable(x, weight, bias.to(x.dtype))
         ctx.save_for_backward(x, weight)
-        return torch.baddbmm(bias.to(x.dtype).unsqueeze(1), x, weight.transpose(1, 2))
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2)).to(ctx.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        to_x = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
+        gradient = gradient.to(x.dtype)
+        to_x = torch.bmm(gradient, weight).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         if weight.shape[1] < NARROW:
             to_weight = torch.bmm(x.transpose(1, 2), gradient).transpose(1, 2).contiguous()
         else:
             to_weight = torch.bmm(gradient.transpose(1, 2), x)
-        return to_x, to_weight, gradient.sum(1, dtype=torch.float32)
+        return to_x, to_weight.to(ctx.dtype), gradient.sum(1, dtype=torch.float32)
 
 
 def rectified(layer: Layer, x: Tensor) -> Tensor:
@@ -160,7 +177,7 @@ def features(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tens
     for own_weights, own_biases, x in zip(zip(*weights), zip(*biases), images):
         x = x.contiguous(memory_format=torch.channels_last)
         for layer, weight, bias in zip(layers, own_weights, own_biases):
-            x = rectified(layer, F.conv2d(x, weight, bias, padding=1))
+            x = rectified(layer, F.conv2d(*_multiplicable(x, weight, bias), padding=1).to(x.dtype))
         each.append(x.permute(0, 2, 3, 1).flatten(1))
     return torch.stack(each)
 

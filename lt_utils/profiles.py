@@ -9,7 +9,7 @@ import torch
 
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.criteria import CRITERIA
-from lt_utils.networks import NETWORKS
+from lt_utils.networks import NETWORKS, cpu_has_bf16
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -177,8 +177,7 @@ def fast_precision() -> str:
     """bf16 where the first GPU, or without one the CPU, has it in hardware; else fp32."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    has = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
+    return "bf16" if cpu_has_bf16() else "fp32"
 
 
 def choose(kind: str, name: str, names: list[str] | dict) -> str:

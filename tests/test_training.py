@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lt_utils import data, lottery, randomness, trainees
+from lt_utils import data, lottery, networks, randomness, trainees
 from lt_utils.networks import NETWORKS, forward, initial_weights
 from lt_utils.randomness import Dropout
 from lt_utils.runs import Run
@@ -272,6 +272,28 @@ def test_stacked_convolutions_equal_a_plain_module(name):
                 x = F.linear(x.flatten(1), weights[i][m], biases[i][m])
                 x = x if layer.role == "output" else F.relu(x)
         torch.testing.assert_close(ours[m], x, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["fc", "conv2"])
+def test_without_the_hardware_bf16_gives_the_numbers_that_pytorch_gives(monkeypatch, name):
+    source, layers = torch.Generator().manual_seed(0), len(NETWORKS[name].layers)
+    images = torch.randn(2, 20, *data.load(NETWORKS[name].dataset).test.images.shape[1:], generator=source)
+    start = [torch.stack([w, w.flip(0)]) for w in initial_weights(name, 0)]
+
+    def numbers(bf16, hardware=True):
+        monkeypatch.setattr(networks, "cpu_has_bf16", lambda: hardware)
+        dtypes = [torch.bfloat16 if bf16 else torch.float32] * (layers - 1) + [torch.float32]
+        weights = [w.to(d, copy=True).requires_grad_() for w, d in zip(start, dtypes)]
+        biases = [w.flatten(2)[:, :, 0].clone().requires_grad_() for w in start]
+        logits = forward(NETWORKS[name], weights, biases, images)
+        (logits**2).sum().backward()
+        return [logits, *(t.grad for t in [*weights, *biases])]
+
+    exact, pytorchs, ours = numbers(False), numbers(True), numbers(True, hardware=False)
+    for e, p, o in zip(exact, pytorchs, ours):
+        assert p.dtype == o.dtype
+        rounding = (p - e).norm()  # of bf16, beside fp32
+        assert rounding > 0 and (o - p).norm() < rounding / 2, ((o - p).norm() / rounding, e.shape)
 
 
 def test_evaluation_counts_hits_over_the_whole_split():
