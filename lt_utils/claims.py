@@ -15,7 +15,7 @@ from scipy.special import stdtr
 from lt_utils import tables
 from lt_utils.inference import LEVEL, holm, interval, p_of_zero, standard_error
 from lt_utils.paper import COLUMNS, PAPER
-from lt_utils.plots import DROPOUT, NOISY, VARIANTS, networks_of, variant
+from lt_utils.plots import DROPOUT, NOISY, VARIANTS, networks_of, with_variant
 
 Filter = dict[str, Any]
 DEEP = (0.0, 5.0)  # "as pruning deepens": at most 5 % of the weights remain
@@ -240,7 +240,7 @@ def verdict(p: float, direction: str) -> str:
 def check(notebook: str, table: pd.DataFrame) -> pd.DataFrame:
     """The table of a notebook with each run's variant. Raises ValueError if runs differ in what the notebook does not
     compare, since its figure and its claims would average over that."""
-    table = table.assign(variant=table.apply(variant, axis=1))
+    table = with_variant(table)
     tables.check_alike(table, AXES[notebook])
     return table
 

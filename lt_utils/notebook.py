@@ -153,7 +153,7 @@ def accuracies(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     """
     by = [by] if isinstance(by, str) else by
     if "variant" in by:
-        table = table.assign(variant=table.apply(plots.variant, axis=1))
+        table = plots.with_variant(table)
     tables.check_alike(table, by)
     remaining = table.groupby(["network", "round"])["weights_remaining"].transform("max").round(2)  # of a round
     wide = table.pivot_table("test_accuracy", ["network", *by], remaining.rename("remaining"))

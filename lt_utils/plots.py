@@ -195,7 +195,7 @@ def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], 
 def ticket_curves(table: pd.DataFrame) -> Figure:
     """Two rows of panels per network: accuracy, learning speed and iteration of early stopping per variant; training
     minus test accuracy, tickets with noise, and how far weights went in the dense training."""
-    table = table.assign(variant=table.apply(variant, axis=1), gap=table["train_accuracy"] - table["test_accuracy"])
+    table = with_variant(table).assign(gap=table["train_accuracy"] - table["test_accuracy"])
     labels = {
         "test_accuracy": ACCURACY,
         "mean_validation_accuracy": "validation accuracy (%),\nmean over the course of training",
@@ -244,8 +244,12 @@ def _distances(axes: Axes, tickets: pd.DataFrame) -> None:
     axes.set_ylabel("mean distance from the start\n(standard deviations of the layer's start)")
 
 
-def variant(row: pd.Series) -> str:
-    """Name of a run in the comparison of winning tickets with their controls (Frankle and Carbin 2019)."""
+def with_variant(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of runs with a column `variant`: winning ticket or which of its controls (Frankle and Carbin 2019)."""
+    return table.assign(variant=table.apply(_variant, axis=1))
+
+
+def _variant(row: pd.Series) -> str:
     if row.get("noise", 0):
         return NOISY.format(row["noise"])
     if row["schedule"] == "one_shot":

@@ -8,7 +8,7 @@ from lt_utils import forest, plots, tables
 from lt_utils.claims import CLAIMS, Claim, _test, in_words, judge, scorecard, verdict
 from lt_utils.inference import holm, interval
 from lt_utils.paper import PAPER
-from lt_utils.plots import variant
+from lt_utils.plots import with_variant
 from lt_utils.scorecard import combined, counts
 
 
@@ -131,7 +131,7 @@ def tickets(name, accuracy, remaining=4.0, **fields):
     common = {"network": "conv2", "kind": "train", "schedule": "iterative", "criterion": "large_final", "round": 1}
     common |= {"mask1": "rewind", "noise": 0.0, "dropout": 0.0, "weights_remaining": remaining}
     table = pd.DataFrame([common | fields | {"seed": s, "test_accuracy": accuracy + 0.1 * s} for s in range(3)])
-    assert set(table.apply(variant, axis=1)) == {name}
+    assert set(with_variant(table)["variant"]) == {name}
     return table
 
 
