@@ -231,7 +231,7 @@ class _Sweep:
         self.look, self.places, self.deadline, self.progress = look, places, deadline, progress
         self.busy: dict[Future, tuple[workers.Worker, list[Run]]] = {}
         self.failures: dict[str, int] = {}
-        self.late = False
+        self.late = self.waited = False
         self._take_up(todo)
 
     def finish(self) -> dict[str, Run]:
@@ -243,9 +243,17 @@ class _Sweep:
             done, _ = wait(self.busy, return_when=FIRST_COMPLETED)
             progressed = [self._take(future) for future in done]
             if not any(progressed) and not self.late:
-                time.sleep(PATIENCE)  # another process is doing it
-                self._take_up(self.look())
+                self._wait()
         return self.todo
+
+    def _wait(self) -> None:
+        """Give another process, which is doing what is next, some time for it: as much as there is."""
+        if not self.waited:
+            self.progress.say("another process is doing what is next: waiting for it (if it hangs, end it).")
+        self.waited = True
+        time.sleep(PATIENCE)
+        self.late = time.time() > self.deadline
+        self._take_up(self.look())
 
     def _take_up(self, todo: dict[str, Run]) -> None:
         """Have `todo` to do; some of it is finished, but without the weights that a later run needs."""

@@ -270,6 +270,20 @@ def test_a_budget_stops_in_time_says_what_is_left_and_the_next_call_goes_on(stor
     assert not lt.execute(runs)
 
 
+def test_what_another_process_is_doing_is_waited_for_no_longer_than_the_budget(store, tiny, monkeypatch, capsys):
+    runs = lt.sweep(tiny, round=[0])
+    monkeypatch.setattr(lottery, "PATIENCE", 0.01)
+    monkeypatch.setenv("LT_DEADLINE", str(time.time() + 0.2))
+    with run_store.claimed(runs):  # by a process that has stopped
+        left = lt.execute(runs)
+    assert set(left) == {run.key for run in runs}
+    said = capsys.readouterr().err
+    assert said.count("another process is doing what is next") == 1
+    assert f"out of time: {len(runs)} trainings are left" in said
+    monkeypatch.delenv("LT_DEADLINE")
+    assert not lt.execute(runs)
+
+
 def test_a_sweep_says_beforehand_what_is_new_what_is_found_and_how_long_it_takes(store, tiny, capsys):
     lt.run(lt.sweep(tiny, round=[0]))
     capsys.readouterr()
