@@ -72,10 +72,11 @@ PROFILES = {
             "test_images": 2000,
         },
     ),
-    # what two CPU cores do in an evening: every notebook on Conv2, trained for a twentieth of its length
+    # what two CPU cores do in an evening: every notebook on Conv2, trained for a twentieth of its length; supermasks of
+    # Conv4 and Conv6, too
     "evening": Profile(
         ("conv2",),
-        ("conv2",),
+        ("conv2", "conv4", "conv6"),
         seeds=3,
         rounds=3,
         stride=6,
@@ -83,8 +84,9 @@ PROFILES = {
         eval_every=250,
         levels=tuple(range(0, 25, 4)),
         criteria=(*FEW_CRITERIA, "magnitude_increase_diff_sign"),
-        mask_epochs=3,
+        mask_epochs=5,
         mask_eval_every=180,
+        mask_seeds=1,
     ),
     # what two CPU cores do in a night: trainings of full length, fewer of them; every fourth round of the paper
     "overnight": Profile(
