@@ -84,9 +84,10 @@ PROFILES = {
         eval_every=250,
         levels=tuple(range(0, 25, 4)),
         criteria=(*FEW_CRITERIA, "magnitude_increase_diff_sign"),
-        mask_epochs=5,
+        mask_epochs=3,
         mask_eval_every=180,
         mask_seeds=1,
+        conv={"mask_rate": 1000.0, "test_images": 2000},
     ),
     # what two CPU cores do in a night: trainings of full length, fewer of them; every fourth round of the paper
     "overnight": Profile(
