@@ -231,7 +231,7 @@ class _Sweep:
         self.look, self.places, self.deadline, self.progress = look, places, deadline, progress
         self.busy: dict[Future, tuple[workers.Worker, list[Run]]] = {}
         self.failures: dict[str, int] = {}
-        self.late = self.waited = False
+        self.late = self.told = False
         self._take_up(todo)
 
     def finish(self) -> dict[str, Run]:
@@ -247,10 +247,7 @@ class _Sweep:
         return self.todo
 
     def _wait(self) -> None:
-        """Give another process, which is doing what is next, some time for it: as much as there is."""
-        if not self.waited:
-            self.progress.say("another process is doing what is next: waiting for it (if it hangs, end it).")
-        self.waited = True
+        """Look again in a while, if there is time: what is next was gone, or another process is doing it."""
         time.sleep(PATIENCE)
         self.late = time.time() > self.deadline
         self._take_up(self.look())
@@ -272,9 +269,9 @@ class _Sweep:
     def _take(self, future: Future) -> bool:
         """Take what a worker has finished; False if that is nothing."""
         place, stack = self.busy.pop(future)
-        whole = True
+        whole, done = True, False
         try:
-            whole = future.result()
+            whole = done = future.result()
         except OutOfTime:
             self.late = True
         except (BrokenExecutor, CancelledError) as error:
@@ -284,6 +281,9 @@ class _Sweep:
             self.progress.advance(sum(map(_steps, finished)))
         for run in finished:
             self.todo.pop(run.key, None)
+        if done and not finished and not self.told:
+            self.progress.say("another process is doing what is next: waiting for it (if it hangs, end it).")
+            self.told = True
         if not whole:
             self._take_up(self.look())
         return bool(finished)
