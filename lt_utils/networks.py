@@ -98,7 +98,7 @@ NETWORKS = {
         Network("fc", "mnist", _FC, 1.2e-3, 50_380, {"dense": 0.8, "output": 0.9}, 100.0),
         Network("conv2", "cifar10", _CONV2, 2e-4, 20_250, {"conv": 0.9, "dense": 0.8, "output": 0.9}, 300.0),
         Network("conv4", "cifar10", _CONV4, 3e-4, 25_500, {"conv": 0.9, "dense": 0.8, "output": 0.9}, 300.0),
-        Network("conv6", "cifar10", _CONV6, 3e-4, 30_000, {"conv": 0.85, "dense": 0.8, "output": 0.9}, 3000.0),
+        Network("conv6", "cifar10", _CONV6, 3e-4, 30_000, {"conv": 0.85, "dense": 0.8, "output": 0.9}, 1000.0),
     )
 }
 
