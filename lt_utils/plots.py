@@ -82,7 +82,8 @@ Panels = list[tuple[str, str, list[str]]]
 def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> list[Panels]:
     """Per network, a list of (network, family, names): a panel per family, or one for all names if they are few. Names
     that `families` does not know come in a panel of their own. What has no run beyond round 0, which all share, is left
-    out, as is a family of which nothing but its baseline has one: a sweep cut short has such."""
+    out, as is a family of which nothing but its baseline has one: a sweep cut short has such. Networks with
+    a panel each stand in one row."""
     rows = []
     for network in networks_of(table):
         here = table[table["network"] == network]
@@ -97,16 +98,14 @@ def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> li
         if len(present) <= FEW:
             named = {"": list(dict.fromkeys(name for names in named.values() for name in names))}
         rows.append([(network, family, names) for family, names in named.items() if set(names) - shared])
-    return rows
+    return rows if max(map(len, rows)) > 1 else [[panel for row in rows for panel in row]]
 
 
 def _grid(rows: list[Panels], below: int) -> tuple[Figure, list[tuple[tuple[str, str, list[str]], list[Axes]]]]:
-    """A figure with `below` rows of axes per network and a column per panel; each panel with its axes."""
-    columns = max(map(len, rows))
-    size = (max(8.0, 4.9 * columns), 1.2 + 3.8 * below * len(rows))
-    figure, grid = plt.subplots(
-        below * len(rows), columns, figsize=size, squeeze=False, sharey="row", layout="constrained"
-    )
+    """A figure with `below` rows of axes per row of panels; each panel with its axes. A network's share an axis."""
+    columns, shared = max(map(len, rows)), all(len({network for network, *_ in row}) < 2 for row in rows)
+    common = {"figsize": (max(8.0, 4.9 * columns), 1.2 + 3.8 * below * len(rows)), "layout": "constrained"}
+    figure, grid = plt.subplots(below * len(rows), columns, squeeze=False, sharey="row" if shared else False, **common)
     panels = []
     for i, row in enumerate(rows):
         block = grid[below * i : below * (i + 1)]

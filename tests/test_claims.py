@@ -260,3 +260,11 @@ def test_a_family_of_which_only_the_baseline_has_run_has_no_panel():
 
     assert titles(table) == {f"FC, {family}" for family in plots.FAMILIES}
     assert titles(cut) == titles(table) - {"FC, by sign"}
+
+
+def test_networks_with_a_panel_each_stand_side_by_side_on_axes_of_their_own(table):
+    other = table.assign(network="conv2", test_accuracy=table["test_accuracy"] - 40)
+    fc, conv2, *_ = plots.FIGURES["02_mask1_actions"](pd.concat([table, other])).axes
+    assert [axes.get_title() for axes in (fc, conv2)] == ["FC", "Conv2"]
+    assert fc.get_subplotspec().rowspan == conv2.get_subplotspec().rowspan
+    assert fc.get_ylim()[0] > conv2.get_ylim()[1]
