@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 
 import lt_utils as lt
 from lt_utils import forest, plots, tables
@@ -217,15 +218,22 @@ def test_the_forest_plot_shows_every_claim_under_its_section(table):
     sources = {claim.section.removesuffix(" (?)") for claims in CLAIMS.values() for claim in claims}
     assert sources == set(forest.SECTIONS)
     judged = scorecard(judge("02_mask1_actions", table))
-    one_seed = judged.iloc[:1].assign(network="conv2", source="LTH", seeds=1, low=-float("inf"), high=float("inf"))
-    axes = forest.scorecard(pd.concat([judged, one_seed])).axes[0]
-    labels = [tick.get_text() for tick in axes.get_yticklabels()]
+    one_seed = judged.iloc[:1].assign(
+        network="conv2", source="LTH", claim="another", seeds=1, low=-float("inf"), high=float("inf")
+    )
     tested = judged[judged["seeds"] > 0]
-    assert labels[0] == forest.SECTIONS["DLT 3"]
-    assert labels[1 : len(tested) + 1] == [f"FC: {claim}" for claim in tested["claim"]]
-    assert labels[-2:] == [forest.SECTIONS["LTH"], f"Conv2: {judged['claim'][0]}"]
-    level = [line for line in axes.lines if len(line.get_xdata()) == 2 and len(set(line.get_ydata())) == 1]
-    assert len(level) == len(tested)  # one seed has no interval
+    fc, conv2 = forest.scorecard(pd.concat([judged, one_seed])).axes
+    assert (fc.get_title(), conv2.get_title()) == ("FC", "Conv2")
+    lines = [tick.get_text().replace("\n", " ") for tick in fc.get_yticklabels()]
+    assert lines == [forest.SECTIONS["LTH"], "another", forest.SECTIONS["DLT 3"], *tested["claim"]]
+
+    def drawn(axes: Axes, points: int) -> list[str]:
+        """The lines of the figure at which something of so many points is drawn."""
+        found = [line.get_ydata() for line in axes.lines if len(line.get_xdata()) == points]
+        return [lines[int(heights[0])] for heights in found if len(set(heights)) == 1]
+
+    assert drawn(fc, 1) == drawn(fc, 2) == list(tested["claim"])
+    assert (drawn(conv2, 1), drawn(conv2, 2)) == (["another"], [])  # one seed has no interval
 
 
 def test_stars_mark_the_points_that_differ_from_the_baseline(table):
