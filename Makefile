@@ -88,8 +88,8 @@ setup: $(READY)  ## make .venv and install the hashed requirements
 	PYTHONDONTWRITEBYTECODE= .venv/bin/python -c 'import lt_utils.__main__, ipykernel.kernelapp, papermill, pytest'  # compiles them, once
 	touch $@
 
-readme: $(READY)  ## bring README.md up to date with what is committed, and results/reference with PROFILE if it is there whole
-	@$(PYTHON) -m lt_utils readme --profile $(PROFILE)
+readme: $(READY)  ## bring README.md up to date with what is committed, and results/reference with `quick` if it is there whole
+	@$(PYTHON) -m lt_utils readme
 
 lock: $(READY)  ## rewrite requirements.txt from requirements.in
 	.venv/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate requirements.in -o requirements.txt

@@ -19,7 +19,7 @@ from lt_utils import tables
 from lt_utils.inference import interval
 from lt_utils.lottery import run
 from lt_utils.networks import NETWORKS, title
-from lt_utils.notebook import figures_folder, results_folder
+from lt_utils.notebook import figures_folder, results_folder, save_png
 from lt_utils.profiles import settings
 from lt_utils.runs import sweep
 
@@ -103,9 +103,7 @@ def draw(found: pd.DataFrame) -> None:
         axes.axhline(0, color="black", linewidth=0.8)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
-    folder = figures_folder("reference")
-    folder.mkdir(parents=True, exist_ok=True)
-    grid.savefig(folder / "action_lengths.png", dpi=110, metadata={"Software": None})
+    save_png(grid.figure, figures_folder("reference") / "action_lengths.png", dpi=110)
 
 
 def main() -> None:

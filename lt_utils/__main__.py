@@ -17,8 +17,7 @@ def figures(profile: str) -> None:
     """Redraw every figure whose table exists, without training."""
     for name in FIGURES:
         if (results_folder(profile) / f"{name}.csv").exists():
-            draw(name, profile)
-            print(figures_folder(profile) / f"{name}.png")
+            print(draw(name, profile))
 
 
 def summary(profile: str) -> None:
@@ -64,8 +63,10 @@ def main() -> None:
             plan.train(options.profile, options.only, options.given, options.budget)
         elif options.command == "cost":
             print(plan.price(options.profile, options.only, options.given))
+        elif options.command == "readme":
+            readme.write()
         else:
-            {"figures": figures, "summary": summary, "readme": readme.write}[options.command](options.profile)
+            {"figures": figures, "summary": summary}[options.command](options.profile)
     except (ValueError, DataError, StoreError, WorkerError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -199,6 +199,7 @@ def arrays(name: str) -> Arrays:
     aside = path.with_suffix(f".{os.getpid()}.part")
     try:
         save_file(fetched, aside)
+        aside.chmod(path.parent.stat().st_mode & 0o666)
         aside.replace(path)
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)

@@ -1,11 +1,14 @@
 """What a notebook does besides running: keep its table, draw its figure, conclude."""
 
 import os
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
+import PIL.Image
 import torch
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
@@ -17,6 +20,9 @@ from lt_utils.networks import NETWORKS
 from lt_utils.profiles import Settings
 from lt_utils.runs import Run, sweep
 from lt_utils.starts import starting_point
+
+if TYPE_CHECKING:
+    from IPython.display import Image
 
 SAVED_SVG = {"svg.hashsalt": "lt_utils", "svg.fonttype": "none"}
 ROUNDING = 0.5  # points; bf16 and fp32 products of one mask differ by less (by 0.05 in results/reference)
@@ -32,17 +38,18 @@ def figures_folder(label: str) -> Path:
     return Path(os.environ.get("LT_FIGURES") or ROOT / "figures") / label
 
 
-def publish(name: str, table: pd.DataFrame, settings: Settings) -> Figure:
-    """Keep `table` as results/LABEL/NAME.csv, draw figure NAME from it into figures/LABEL, and return the figure.
+def publish(name: str, table: pd.DataFrame, settings: Settings) -> "Image":
+    """Keep `table` as results/LABEL/NAME.csv, draw figure NAME from it into figures/LABEL, and return the picture that
+    lies there.
 
     Raises ValueError if runs differ in what the notebook does not compare: its figure would average over that.
     """
+    from IPython.display import Image  # which a worker need not wait for
+
     if name in claims.AXES:
         claims.check(name, table)
     save_table(name, table, settings)
-    figure = draw(name, settings.label)
-    plt.close(figure)  # the notebook shows what it is given; without this it would show it twice
-    return figure
+    return Image(draw(name, settings.label))
 
 
 def save_table(name: str, table: pd.DataFrame, settings: Settings) -> None:
@@ -50,15 +57,26 @@ def save_table(name: str, table: pd.DataFrame, settings: Settings) -> None:
     tables.write(results_folder(settings.label) / f"{name}.csv", table)
 
 
-def draw(name: str, label: str) -> Figure:
-    """Draw figure `name` from its saved table, and write it as PNG and SVG, byte for byte the same each time."""
-    folder = figures_folder(label)
-    folder.mkdir(parents=True, exist_ok=True)
+def draw(name: str, label: str) -> Path:
+    """Draw figure `name` from its saved table, and write it as PNG and SVG, byte for byte the same each time. Returns
+    the path of the former."""
+    path = figures_folder(label) / f"{name}.png"
     figure = plots.FIGURES[name](tables.read(results_folder(label) / f"{name}.csv"))
+    save_png(figure, path)
     with matplotlib.rc_context(SAVED_SVG):
-        figure.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    return figure
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    plt.close(figure)  # a notebook would show it beside what it is given
+    return path
+
+
+def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
+    """Write a figure as PNG of 256 colours, a third of the size of one of all colours, which the eye can't tell from
+    it."""
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=dpi)
+    picture = PIL.Image.open(drawn).convert("RGB").quantize(dither=PIL.Image.Dither.NONE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, optimize=True)
 
 
 def conclude(name: str, table: pd.DataFrame, settings: Settings) -> Styler:

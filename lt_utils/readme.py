@@ -6,7 +6,7 @@ import pandas as pd
 
 from lt_utils import plots, scorecard
 from lt_utils.data import ROOT
-from lt_utils.notebook import figures_folder, results_folder
+from lt_utils.notebook import figures_folder, results_folder, save_png
 from lt_utils.paper import PAPER
 from lt_utils.store import COMMITTED
 
@@ -18,10 +18,10 @@ SUPERMASKS = "Supermasks, best test accuracy in % (and points from the paper's):
 BENCH = "<!-- speeds: written by `make readme` -->"
 
 
-def collect(profile: str) -> None:
-    """Put the tables, figures and executed notebooks of a profile in place of the reference folders' own, if all of its
+def collect() -> None:
+    """Put the tables, figures and executed notebooks of `quick` in place of the reference folders' own, if all of its
     notebooks were executed; else say which were not, and leave those folders alone."""
-    results, figures = results_folder(LABEL), figures_folder(LABEL)
+    results, figures, profile = results_folder(LABEL), figures_folder(LABEL), SCALES[LABEL]
     executed = {path.name for path in results_folder(profile).glob("0?_*.ipynb")}
     lacking = sorted({path.name for path in (ROOT / "notebooks").glob("*.ipynb")} - executed)
     if lacking:
@@ -83,9 +83,9 @@ def _supermasks(labels: list[str]) -> pd.DataFrame:
 
 
 def speeds() -> str:
-    """The tables of `make bench`, in Markdown, machine by machine: per network and kind of training, the ordinary loops
-    and our best, and where its time goes."""
-    parts = []
+    """The tables of `make bench`, in Markdown, machine by machine, the last measured first and the others folded: per
+    network and kind of training, the ordinary loops and our best, and where its time goes."""
+    machines = []
     for path in sorted(results_folder("bench").glob("*_machine.csv")):
         place = path.name.removesuffix("_machine.csv")
         every, profiles = pd.read_csv(path), path.with_name(f"profile_{place}.csv")
@@ -93,11 +93,13 @@ def speeds() -> str:
         for machine, measured in pd.read_csv(path.with_name(f"{place}.csv")).groupby("machine", sort=False):
             rates = every[every["machine"] == machine].itertuples()
             named = ", ".join(f"{row.quantity} {_number(row.value)}" for row in rates)
-            parts.append(f"{machine} ({named}):\n\n{_markdown(_speeds(measured))}")
+            parts = [f"{machine} ({named}):", _markdown(_speeds(measured))]
             profiled = profiles[profiles["machine"] == machine]
             if len(profiled):
-                parts.append(f"Where a network-step's time goes there, %:\n\n{_markdown(_profile(profiled))}")
-    return "\n\n".join(parts)
+                parts += ["Where a network-step's time goes there, %:", _markdown(_profile(profiled))]
+            machines.append("\n\n".join(parts))
+    *others, last = machines
+    return "\n\n".join([last, "<details><summary>Other machines</summary>", *others, "</details>"])
 
 
 def _speeds(measured: pd.DataFrame) -> pd.DataFrame:
@@ -147,10 +149,9 @@ def render(text: str) -> str:
     return text
 
 
-def write(profile: str) -> None:
-    """Collect a profile's results and bring README.md, and its scorecard, up to date with all that is committed."""
-    collect(profile)
-    figure = plots.scorecard(scorecard.combined(_labels()))
-    figure.savefig(figures_folder(LABEL) / "scorecard.png", dpi=110, metadata={"Software": None})
+def write() -> None:
+    """Collect the results of `quick` and bring README.md, and its scorecard, up to date with all that is committed."""
+    collect()
+    save_png(plots.scorecard(scorecard.combined(_labels())), figures_folder(LABEL) / "scorecard.png", dpi=110)
     readme = ROOT / "README.md"
     readme.write_text(render(readme.read_text()))

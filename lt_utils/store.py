@@ -63,6 +63,7 @@ def write(path: Path, put: Callable[[Path], Any]) -> None:
             if time.time() - left.stat().st_mtime > STALE:
                 left.unlink(missing_ok=True)
         put(aside)
+        aside.chmod(path.parent.stat().st_mode & 0o666)  # safetensors' own is for its owner alone: stores are shared
         aside.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):

@@ -73,7 +73,7 @@ def test_the_readmes_tables_are_up_to_date():
     assert readme.render(text) == text
 
 
-def test_the_reference_is_replaced_by_a_whole_profile_only(store, capsys):
+def test_the_reference_is_replaced_by_a_whole_quick_only(store, capsys):
     from lt_utils import readme
     from lt_utils.notebook import results_folder
 
@@ -82,11 +82,11 @@ def test_the_reference_is_replaced_by_a_whole_profile_only(store, capsys):
     for path in (kept, *(quick / name for name in others)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    readme.collect("quick")
+    readme.collect()
     assert kept.exists()
     assert last in capsys.readouterr().out
     (quick / last).write_text("")
-    readme.collect("quick")
+    readme.collect()
     assert {path.name for path in kept.parent.iterdir()} == {last, *others}
 
 

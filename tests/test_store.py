@@ -233,6 +233,13 @@ def test_a_read_only_store_says_so_and_its_results_are_still_found(store, tiny, 
         lt.run(lt.sweep(tiny))
 
 
+def test_whoever_can_read_the_stores_folder_can_read_its_files(store, tiny):
+    lt.run(lt.sweep(tiny))
+    files = [path for path in store.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert {path.name for path in files} >= {"run.json", "mask.safetensors", "weights.safetensors"}
+    assert [path for path in files if path.stat().st_mode & 0o666 != path.parent.stat().st_mode & 0o666] == []
+
+
 def test_no_pickle_is_ever_loaded():
     for path in (ROOT / "lt_utils").glob("*.py"):
         text = path.read_text()
