@@ -99,7 +99,8 @@ def speeds() -> str:
                 parts += ["Where a network-step's time goes there, %:", _markdown(_profile(profiled))]
             machines.append("\n\n".join(parts))
     *others, last = machines
-    return "\n\n".join([last, "<details><summary>Other machines</summary>", *others, "</details>"])
+    folded = ["<details><summary>Other machines</summary>", *others, "</details>"] if others else []
+    return "\n\n".join([last, *folded])
 
 
 def _speeds(measured: pd.DataFrame) -> pd.DataFrame:
