@@ -92,7 +92,7 @@ PROFILES = {
     # what two CPU cores do in a night: trainings of full length, fewer of them; every fourth round of the paper
     "overnight": Profile(
         ("fc",),
-        ("fc", "conv2", "conv4"),
+        ("fc", "conv2", "conv4", "conv6"),
         seeds=5,
         rounds=6,
         stride=4,
