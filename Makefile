@@ -50,7 +50,7 @@ $(RESULTS)/$(LABEL)/%.ipynb: notebooks/%.ipynb $(wildcard lt_utils/*.py notebook
 train: | $(DATA)  ## do the trainings of all notebooks, the most valuable first; draw nothing [BUDGET=30m]
 	@$(PYTHON) -m lt_utils train --profile $(PROFILE) $(BUDGET:%=--budget %) $(ONLY:%=--only %) $(if $(PARAMS),-p "$$PARAMS")
 
-cost: $(READY)  ## say what is still to be trained, and how long that takes on this machine
+cost: | $(DATA)  ## say what is still to be trained, and how long that takes on this machine (measured, once)
 	@$(PYTHON) -m lt_utils cost --profile $(PROFILE) $(ONLY:%=--only %) $(if $(PARAMS),-p "$$PARAMS")
 
 figures: $(READY)  ## redraw the figures of PROFILE from its tables; nothing is trained

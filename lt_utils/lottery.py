@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lt_utils import data, speed, store, workers
-from lt_utils.networks import NETWORKS
+from lt_utils.networks import NETWORKS, title
 from lt_utils.profiles import fast_precision
 from lt_utils.progress import Progress, duration
 from lt_utils.runs import Run
@@ -191,6 +191,15 @@ def _steps(run: Run) -> int:
     return 1 if run.kind == "found" else run.iterations
 
 
+def measure_speeds(runs: Iterable[Run], device: str, say: Callable[[str], None]) -> None:
+    """Measure what of `runs` is much work and has not been measured on this machine, and say so: seconds a network."""
+    for group in speed.unmeasured(runs, device):
+        run = group[0]
+        does = "learns masks of" if run.kind == "learned" else "trains"
+        say(f"measuring how fast this machine {does} {title(run.network)} ({run.precision}), once")
+        speed.plan(group, device)
+
+
 def execute(
     runs: Iterable[Run], device: str | None = None, executor: Executor | None = None, weights: bool = False
 ) -> dict[str, Run]:
@@ -204,10 +213,13 @@ def execute(
     if fast_precision() == "fp32" and any(run.precision == "bf16" for run in todo.values()):
         warnings.warn("this machine has no bf16 and emulates it, slower than fp32: better take fp32.", stacklevel=3)
     with workers.pool(device, executor) as places:
-        seconds = sum(speed.estimate(run, device or default_device()) for run in todo.values()) / len(places)
+        here = device or default_device()
         found = len({run.key for run in runs} - set(todo))
         steps = sum(_steps(run) - store.checkpoint_iteration(run) for run in todo.values())
         with Progress(steps, f"{len(todo)} trainings") as progress:
+            if not places[0].environment and deadline == math.inf:  # in this process, and with time to measure
+                measure_speeds(todo.values(), here, progress.say)
+            seconds = sum(speed.estimate(run, here) for run in todo.values()) / len(places)
             again, about = len(with_results(todo)), f"; about {duration(seconds)}" * bool(todo)
             said = f"{len(todo) - again} trainings are new, {found} found"
             progress.say(said + f", {again} {AGAIN}" * bool(again) + about)

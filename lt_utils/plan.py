@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import time
 from typing import Any
 
@@ -109,5 +110,8 @@ def cost(left: dict[str, Run]) -> str:
 
 
 def price(profile: str, only: list[str], given: list[str]) -> str:
-    """What is missing of all notebooks' runs, and what it would cost on this machine, in words."""
-    return cost(lottery.missing(everything(profile, only, given)))
+    """What is missing of all notebooks' runs, and what it would cost on this machine, in words; what of it has not been
+    measured here is measured first."""
+    left = lottery.missing(everything(profile, only, given))
+    lottery.measure_speeds(left.values(), lottery.default_device(), say=lambda words: print(words, file=sys.stderr))
+    return cost(left)

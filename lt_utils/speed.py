@@ -7,7 +7,7 @@ stack and, on a CPU, the number of threads; what finished runs really took then 
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -149,6 +149,15 @@ def estimate(run: Run, device: str) -> float:
     images = run.test_images if run.kind == "found" else 5_000 * (len(evaluation_iterations(run)) + 3)
     evaluating = images / run.batch * flops(network, run.batch, False) / flops(network, run.batch)
     return known.seconds * (evaluating + (0 if run.kind == "found" else run.iterations))
+
+
+def unmeasured(runs: Iterable[Run], device: str) -> list[list[Run]]:
+    """Runs whose speed here is only assumed although they are much work, grouped as they are measured."""
+    known, groups = _known(), {}
+    for run in runs:
+        if run.kind != "found" and _name(run, device) not in known:
+            groups.setdefault(_name(run, device), []).append(run)
+    return [] if device.startswith("cuda") else [g for g in groups.values() if _work(g) >= WORTH_MEASURING]
 
 
 def learn(runs: list[Run], device: str, seconds: float) -> None:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import lt_utils as lt
 from lt_utils import lottery, speed, starts
 from lt_utils import store as run_store
 from lt_utils.data import ROOT
+from lt_utils.progress import duration
 from lt_utils.runs import Run
 
 SWEEP = """
@@ -310,6 +312,22 @@ def test_speeds_are_measured_once_and_kept(store, monkeypatch):
     assert speed.plan([run], "cpu") == first
     (store / "speed.json").write_text("{")
     assert speed.estimate(run, "cpu") > 0
+
+
+def test_what_is_much_work_is_measured_before_it_is_said_how_long_it_takes(store, tiny, monkeypatch, capsys):
+    runs = lt.sweep(tiny, round=[0])
+    assert not speed.unmeasured(runs, "cpu")  # little work
+    monkeypatch.setattr(speed, "WORTH_MEASURING", 0)
+    monkeypatch.setattr(speed, "measure", lambda *_: 3600.0)
+    lt.run(runs)
+    said = capsys.readouterr().err
+    assert said.index("measuring how fast this machine trains FC") < said.index("2 trainings are new")
+    assert re.search(r"about [\d,.]+ h\n", said)  # as was measured
+    assert not speed.unmeasured(runs, "cpu")
+
+
+def test_durations_in_words():
+    assert [duration(s) for s in (40, 720, 12_600, 4_320_000)] == ["40 s", "12 min", "3.5 h", "1,200 h"]
 
 
 def test_flops_and_memory_of_the_networks():

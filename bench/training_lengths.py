@@ -1,12 +1,13 @@
-"""Do differences between mask-1 and mask-0 actions pass with longer training? Where a claim fails after a short one.
+"""Do differences between criteria and actions pass with longer training? Where a claim fails after a short one.
 
-    python -m bench.action_lengths --network fc --seeds 5 --iterations 70 140 350 700 1400 5600
-    python -m bench.action_lengths --network conv2 --seeds 2 --iterations 500 2000
+    python -m bench.training_lengths --network fc --seeds 5 --iterations 70 140 350 700 1400 5600
+    python -m bench.training_lengths --network conv2 --seeds 2 --iterations 500 2000
+    python -m bench.training_lengths --network conv2 --seeds 1 --iterations 20250
 
 A dense network is pruned at once to the density of the paper's 12th round and trained again, for as long, under each
-action. A row per length, pair of actions and seed in results/bench/action_lengths.csv: by how many points of test
-accuracy the one is ahead of the other. Other rows stay; all of the same precision are drawn in
-figures/reference/action_lengths.png.
+treatment; validation is read twenty times. A row per length, pair of treatments and seed in
+results/bench/training_lengths.csv: by how many points of test accuracy the one is ahead of the other. Other rows stay;
+all of the same precision are drawn in figures/reference/training_lengths.png.
 """
 
 import argparse
@@ -23,19 +24,32 @@ from lt_utils.notebook import figures_folder, results_folder, save_png
 from lt_utils.profiles import settings
 from lt_utils.runs import sweep
 
-ROUND = 12  # of the paper; the actions' differences are the larger, the deeper the pruning
-PAIRS = (  # `rewind` has zeros where it is pruned, the variants rewind what is kept
-    ("reinit_same_sign", "rewind"),
-    ("reshuffle_same_sign", "rewind"),
-    ("variant_1", "rewind"),
+ROUND = 12  # of the paper; the differences are the larger, the deeper the pruning
+EVALUATIONS = 20
+TREATMENTS = {  # what differs from the winning ticket: large_final, rewind, zero
+    "large_final": {},
+    "reinit_same_sign": {"mask1": "reinit_same_sign"},
+    "reshuffle_same_sign": {"mask1": "reshuffle_same_sign"},
+    "movement": {"criterion": "movement"},
+    "variant_1": {"mask0": "variant_1"},
+    "variant_2": {"mask0": "variant_2"},
+    "large_init": {"criterion": "large_init"},
+    "random": {"criterion": "random"},
+}
+PAIRS = (
+    ("reinit_same_sign", "large_final"),
+    ("reshuffle_same_sign", "large_final"),
+    ("variant_1", "large_final"),
     ("variant_2", "variant_1"),
+    ("movement", "large_final"),
+    ("large_init", "random"),
 )
-BY = ["network", "iterations", "precision", "action", "beside"]
-LENGTH, AHEAD, PAIR = "training, % of the paper's length", "points of test accuracy ahead", "actions"
+BY = ["network", "iterations", "precision", "treatment", "beside"]
+LENGTH, AHEAD, PAIR = "training, % of the paper's length", "points of test accuracy ahead", "treatments"
 
 
 def compare(network: str, seeds: int, iterations: int, precision: str) -> pd.DataFrame:
-    """A row per pair of actions and seed."""
+    """A row per pair of treatments and seed."""
     s = settings(
         "evening",
         networks=[network],
@@ -43,22 +57,18 @@ def compare(network: str, seeds: int, iterations: int, precision: str) -> pd.Dat
         rounds=1,
         stride=ROUND,
         iterations=iterations,
-        eval_every=max(iterations // 4, 1),
+        eval_every=max(iterations // EVALUATIONS, 1),
         precision=precision,
     )
-    runs = [
-        *sweep(s, mask1=["rewind", "reinit_same_sign", "reshuffle_same_sign"]),
-        *sweep(s, mask0=["variant_1", "variant_2"]),
-    ]
-    table = run(runs)
-    pruned = table[table["round"] == 1]
-    pruned = pruned.assign(action=pruned["mask1"].mask(pruned["mask0"] != "zero", pruned["mask0"]))
-    accuracy = pruned.pivot(index="seed", columns="action", values="test_accuracy")
+    named = {one.key: name for name, axes in TREATMENTS.items() for one in sweep(s, **axes) if one.round}
+    table = run([one for axes in TREATMENTS.values() for one in sweep(s, **axes)])
+    pruned = table[table["round"] == 1].assign(treatment=table["key"].map(named))
+    accuracy = pruned.pivot(index="seed", columns="treatment", values="test_accuracy")
     found = []
-    for action, beside in PAIRS:
-        rows = accuracy[[action, beside]].set_axis(["accuracy", "accuracy beside"], axis=1).reset_index()
+    for treatment, beside in PAIRS:
+        rows = accuracy[[treatment, beside]].set_axis(["accuracy", "accuracy beside"], axis=1).reset_index()
         rows["difference"] = rows["accuracy"] - rows["accuracy beside"]
-        same = dict(zip(BY, (network, iterations, precision, action, beside)))
+        same = dict(zip(BY, (network, iterations, precision, treatment, beside)))
         found.append(rows.assign(**same, weights_remaining=pruned["weights_remaining"].mean()))
     columns = ["seed", "weights_remaining", "accuracy", "accuracy beside", "difference"]
     return pd.concat(found)[[*BY, *columns]]
@@ -78,7 +88,7 @@ def draw(found: pd.DataFrame) -> None:
         **{
             LENGTH: 100 * found["iterations"] / lengths,
             AHEAD: found["difference"],
-            PAIR: found["action"] + " over " + found["beside"],
+            PAIR: found["treatment"] + " over " + found["beside"],
             "network": found["network"].map(title),
         }
     )
@@ -103,7 +113,7 @@ def draw(found: pd.DataFrame) -> None:
         axes.axhline(0, color="black", linewidth=0.8)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
-    save_png(grid.figure, figures_folder("reference") / "action_lengths.png", dpi=110)
+    save_png(grid.figure, figures_folder("reference") / "training_lengths.png", dpi=110)
 
 
 def main() -> None:
@@ -112,9 +122,9 @@ def main() -> None:
     parser.add_argument("--network", default="fc", choices=list(NETWORKS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--iterations", nargs="+", type=int, default=[70, 140, 350, 700, 1400])
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
     options = parser.parse_args()
-    path = results_folder("bench") / "action_lengths.csv"
+    path = results_folder("bench") / "training_lengths.csv"
     for iterations in options.iterations:
         found = compare(options.network, options.seeds, iterations, options.precision)
         print(summary(found).round(2).to_string(index=False), flush=True)
