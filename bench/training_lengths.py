@@ -7,7 +7,7 @@
 A dense network is pruned at once to the density of the paper's 12th round and trained again, for as long, under each
 treatment; validation is read twenty times. A row per length, pair of treatments and seed in
 results/bench/training_lengths.csv: by how many points of test accuracy the one is ahead of the other. Other rows stay;
-all of the same precision are drawn in figures/reference/training_lengths.png.
+all of the same precision are drawn in figures/bench/training_lengths.png.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def draw(found: pd.DataFrame) -> None:
         axes.axhline(0, color="black", linewidth=0.8)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
-    save_png(grid.figure, figures_folder("reference") / "training_lengths.png", dpi=110)
+    save_png(grid.figure, figures_folder("bench") / "training_lengths.png", dpi=110)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
-"""The results that README.md shows: copied from a finished `make reproduce`, and its tables written from the copies."""
+"""What the pages in Markdown show: results copied from a finished `make reproduce`, and tables written from them."""
 
 import shutil
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -12,10 +13,8 @@ from lt_utils.store import COMMITTED
 
 LABEL = "reference"
 SCALES = {name: name for name in reversed(COMMITTED)} | {LABEL: "quick"}  # the longest trainings first
-BEGIN, END = "<!-- tables: written by `make readme` -->", "<!-- end of tables -->"
-SHOWN = "![Every claim tested: difference, interval, verdict](figures/reference/scorecard.png)"
-SUPERMASKS = "Supermasks, best test accuracy in % (and points from the paper's):"
-BENCH = "<!-- speeds: written by `make readme` -->"
+PAGES = ("README.md", "results/README.md", "results/bench/README.md")
+BEGIN, END = "<!-- {}: written by `make readme` -->", "<!-- end of {} -->"
 
 
 def collect() -> None:
@@ -45,23 +44,33 @@ def _markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def tables() -> str:
-    """The README's tables, in Markdown: the count of verdicts, the verdicts, and supermasks beside the paper's."""
-    shown = _labels()
-    judged = scorecard.combined(shown)
+def _judged() -> pd.DataFrame:
+    return scorecard.combined(_labels())
+
+
+def verdicts() -> str:
+    """How many claims have which verdict, per network; in brackets, after Holm's adjustment."""
+    counted = scorecard.counts(_judged()).astype(str)
+    alone, adjusted = counted["alone"], counted["after Holm"]
+    return _markdown((alone + " (" + adjusted + ")").assign(**{"not run": alone["not run"]}).reset_index())
+
+
+def every_claim() -> str:
+    """Every claim that was tested, with its difference, interval and verdict."""
+    judged = _judged()
     interval = "difference (95 % interval)"
     judged[interval] = [
         f"{row.difference:+.1f}" + ("" if row.seeds < 2 else f" ({row.low:+.1f} to {row.high:+.1f})")
         for row in judged.itertuples()
     ]  # fmt: skip
     judged["scale"] = judged["profile"].map(SCALES)
-    counted = scorecard.counts(judged).astype(str)
-    alone, adjusted = counted["alone"], counted["after Holm"]
-    counted = (alone + " (" + adjusted + ")").assign(**{"not run": alone["not run"]}).reset_index()
     judged = judged[judged["seeds"] > 0].rename(columns={"verdict_holm": "after Holm"})
-    columns = ["network", "source", "claim", interval, "scale", "seeds", "verdict", "after Holm"]
-    every = f"<details><summary>Every claim that was tested</summary>\n\n{_markdown(judged[columns])}\n\n</details>"
-    return "\n\n".join([_markdown(counted), every, SUPERMASKS, _markdown(_supermasks(shown)), SHOWN])
+    return _markdown(judged[["network", "source", "claim", interval, "scale", "seeds", "verdict", "after Holm"]])
+
+
+def supermasks() -> str:
+    """Best test accuracy in % of supermasks, per network and scale, beside the paper's."""
+    return _markdown(_supermasks(_labels()))
 
 
 def _supermasks(labels: list[str]) -> pd.DataFrame:
@@ -82,25 +91,33 @@ def _supermasks(labels: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def speeds() -> str:
-    """The tables of `make bench`, in Markdown, machine by machine, the last measured first and the others folded: per
-    network and kind of training, the ordinary loops and our best, and where its time goes."""
-    machines = []
-    for path in sorted(results_folder("bench").glob("*_machine.csv")):
+def _measured() -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
+    """What `make bench` measured, the last machine first: its name, its rates in words, the speeds, the profile."""
+    for path in sorted(results_folder("bench").glob("*_machine.csv"), reverse=True):
         place = path.name.removesuffix("_machine.csv")
         every, profiles = pd.read_csv(path), path.with_name(f"profile_{place}.csv")
         profiles = pd.read_csv(profiles) if profiles.exists() else every[:0]
-        for machine, measured in pd.read_csv(path.with_name(f"{place}.csv")).groupby("machine", sort=False):
+        each = list(pd.read_csv(path.with_name(f"{place}.csv")).groupby("machine", sort=False))
+        for machine, measured in reversed(each):
             rates = every[every["machine"] == machine].itertuples()
             named = ", ".join(f"{row.quantity} {_number(row.value)}" for row in rates)
-            parts = [f"{machine} ({named}):", _markdown(_speeds(measured))]
-            profiled = profiles[profiles["machine"] == machine]
-            if len(profiled):
-                parts += ["Where a network-step's time goes there, %:", _markdown(_profile(profiled))]
-            machines.append("\n\n".join(parts))
-    *others, last = machines
-    folded = ["<details><summary>Other machines</summary>", *others, "</details>"] if others else []
-    return "\n\n".join([last, *folded])
+            yield machine, named, measured, profiles[profiles["machine"] == machine]
+
+
+def speed() -> str:
+    """The ordinary loops and our best on the machine measured last."""
+    machine, _, measured, _ = next(_measured())
+    return f"{machine}:\n\n{_markdown(_speeds(measured))}"
+
+
+def speeds() -> str:
+    """The same machine by machine, with their rates and where a network-step's time goes."""
+    parts = []
+    for machine, rates, measured, profile in _measured():
+        parts += [f"### {machine}", f"{rates}.", _markdown(_speeds(measured))]
+        if len(profile):
+            parts += ["Where a network-step's time goes there, %:", _markdown(_profile(profile))]
+    return "\n\n".join(parts)
 
 
 def _speeds(measured: pd.DataFrame) -> pd.DataFrame:
@@ -142,17 +159,30 @@ def _in_order(measured: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFram
     return sorted(groups, key=lambda group: (list(PAPER).index(group[0][0]), group[0][1] == "learned"))
 
 
+BLOCKS = {
+    "verdicts": verdicts,
+    "supermasks": supermasks,
+    "every claim": every_claim,
+    "speed": speed,
+    "speeds": speeds,
+}
+
+
 def render(text: str) -> str:
-    """README `text` with its tables as they should be."""
-    for begin, table in ((BEGIN, tables), (BENCH, speeds)):
-        head, rest = text.split(begin)
-        text = f"{head}{begin}\n\n{table()}\n\n{END}{rest.split(END, 1)[1]}"
+    """The text of a page with its tables as they should be."""
+    for name, table in BLOCKS.items():
+        begin, end = BEGIN.format(name), END.format(name)
+        if begin in text:
+            head, rest = text.split(begin)
+            text = f"{head}{begin}\n\n{table()}\n\n{end}{rest.split(end, 1)[1]}"
     return text
 
 
 def write() -> None:
-    """Collect the results of `quick` and bring README.md, and its scorecard, up to date with all that is committed."""
+    """Collect the results of `quick` and bring the pages, and the scorecard's figure, up to date with all that is
+    committed."""
     collect()
-    save_png(plots.scorecard(scorecard.combined(_labels())), figures_folder(LABEL) / "scorecard.png", dpi=110)
-    readme = ROOT / "README.md"
-    readme.write_text(render(readme.read_text()))
+    save_png(plots.scorecard(_judged()), figures_folder(LABEL) / "scorecard.png", dpi=110)
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(render(path.read_text()))

@@ -4,8 +4,10 @@ import re
 import subprocess
 
 import nbformat
+import pytest
 import torch
 
+from lt_utils import readme
 from lt_utils.data import ROOT
 
 PINS = re.compile(r"^\s*-?\s*([A-Za-z0-9_.-]+)==([^ ;\\\n]+)", re.M)
@@ -66,15 +68,21 @@ def test_the_engine_stays_thin():
     assert max(lines.values()) <= 350, lines
 
 
-def test_the_readmes_tables_are_up_to_date():
-    from lt_utils import readme
-
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_the_tables_of_the_pages_are_up_to_date(page):
+    text = (ROOT / page).read_text()
     assert readme.render(text) == text
 
 
+def test_a_page_gets_the_tables_that_it_has_a_place_for():
+    shown = {page: readme.render((ROOT / page).read_text()) for page in readme.PAGES}
+    assert all(any(readme.BEGIN.format(name) in text for text in shown.values()) for name in readme.BLOCKS)
+    begin, end = readme.BEGIN.format("verdicts"), readme.END.format("verdicts")
+    once = readme.render(f"before {begin} old {end} after")
+    assert once == f"before {begin}\n\n{readme.verdicts()}\n\n{end} after" == readme.render(once)
+
+
 def test_the_reference_is_replaced_by_a_whole_quick_only(store, capsys):
-    from lt_utils import readme
     from lt_utils.notebook import results_folder
 
     kept, quick = results_folder(readme.LABEL) / "kept.csv", results_folder("quick")
@@ -92,7 +100,7 @@ def test_the_reference_is_replaced_by_a_whole_quick_only(store, capsys):
 
 def test_the_executed_notebooks_that_are_committed_are_those_of_today():
     """But for their outputs and papermill's cell of parameters: what a reader sees there is what a clone runs."""
-    from lt_utils import readme, store
+    from lt_utils import store
 
     def sources(path):
         cells = nbformat.read(path, as_version=4).cells
@@ -108,7 +116,7 @@ def test_every_number_of_the_readmes_answers_stands_in_its_tables():
     text = (ROOT / "README.md").read_text()
     answers = [row.split("|")[3:] for row in text.split("In one minute")[1].split("Of the 54")[0].splitlines()]
     numbers = re.findall(r"[-+]?\d+\.\d", str(answers))
-    tables = text.split("<!-- tables: written")[1].split("<!-- end of tables")[0]
+    tables = readme.every_claim() + readme.supermasks()
     assert len(numbers) > 10
     assert [number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", tables)] == []
 
@@ -137,7 +145,13 @@ def test_the_readmes_python_runs(store, monkeypatch, tmp_path):
     assert new in {text.get_text() for legend in legends if legend for text in legend.get_texts()}
 
 
-def test_the_readmes_links_lead_somewhere():
-    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
-    assert links
-    assert all((ROOT / link).exists() for link in links if "://" not in link), links
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_the_links_of_the_pages_lead_somewhere(page):
+    """Those to a heading of a page, to one that is there."""
+    links = re.findall(r"\]\(([^)#]+)(?:#([^)]+))?\)", (ROOT / page).read_text())
+    here = [((ROOT / page).parent / path, heading) for path, heading in links if "://" not in path]
+    assert here
+    assert [path for path, _ in here if not path.exists()] == []
+    for path, heading in here:
+        headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M) if heading else []
+        assert not heading or heading in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]

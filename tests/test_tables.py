@@ -139,7 +139,7 @@ def test_a_measurement_of_some_networks_leaves_those_of_others_and_of_other_mach
     assert found.to_dict() == {("a", "fc"): 1, ("a", "conv2"): 4, ("a", "conv6"): 3, ("b", "conv6"): 5}
 
 
-def test_the_readme_shows_speeds_by_machine_the_last_unfolded_in_the_order_of_the_networks(tmp_path, monkeypatch):
+def test_the_pages_show_speeds_by_machine_the_last_first_in_the_order_of_the_networks(tmp_path, monkeypatch):
     from lt_utils import readme
 
     monkeypatch.setattr(readme, "results_folder", lambda _: tmp_path)
@@ -155,9 +155,9 @@ def test_the_readme_shows_speeds_by_machine_the_last_unfolded_in_the_order_of_th
     machines = pd.DataFrame({"machine": ["one", "other"], "quantity": "fp32 G/s", "value": [200, 100]})
     machines.to_csv(tmp_path / "cpu_machine.csv")
     text = readme.speeds()
-    last, others = text.split("<details>")
-    assert last.startswith("other (fp32 G/s 100)") and "one (fp32 G/s 200)" in others
-    assert others.endswith("</details>")
+    assert text.startswith("### other\n\nfp32 G/s 100.\n")
+    assert text.index("### other") < text.index("### one\n\nfp32 G/s 200.\n")
+    assert readme.speed().startswith("other:") and "one" not in readme.speed()
     assert text.count("| fc, train | 8 | 4 | 1 (stack of 4, fp32) | 8.0 | 60,000 | 0.5 | 50 % |") == 2
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith(("| fc", "| conv"))]
     assert rows == ["| fc, train", "| fc, learned", "| conv2, train"] * 2
@@ -165,7 +165,7 @@ def test_the_readme_shows_speeds_by_machine_the_last_unfolded_in_the_order_of_th
     parts = {"precision": "fp32", "stack": 4, "part": ["matrix products", "Python"], "share": [0.9, 0.1]}
     pd.DataFrame({"machine": "other", "network": "fc", "kind": "train"} | parts).to_csv(tmp_path / "profile_cpu.csv")
     profiled = readme.speeds().split("time goes")
-    assert len(profiled) == 2 and profiled[0].startswith("other") and "one" not in profiled[0]
+    assert len(profiled) == 2 and profiled[0].startswith("### other") and "one" not in profiled[0]
     assert "| fc, train (stack of 4, fp32) | 90 | 10 |" in profiled[1]
 
 
