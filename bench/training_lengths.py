@@ -33,8 +33,6 @@ TREATMENTS = {  # what differs from the winning ticket: large_final, rewind, zer
     "movement": {"criterion": "movement"},
     "variant_1": {"mask0": "variant_1"},
     "variant_2": {"mask0": "variant_2"},
-    "large_init": {"criterion": "large_init"},
-    "random": {"criterion": "random"},
 }
 PAIRS = (
     ("reinit_same_sign", "large_final"),
@@ -42,7 +40,6 @@ PAIRS = (
     ("variant_1", "large_final"),
     ("variant_2", "variant_1"),
     ("movement", "large_final"),
-    ("large_init", "random"),
 )
 BY = ["network", "iterations", "precision", "treatment", "beside"]
 LENGTH, AHEAD, PAIR = "training, % of the paper's length", "points of test accuracy ahead", "treatments"

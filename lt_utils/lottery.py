@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lt_utils import data, speed, store, workers
-from lt_utils.networks import NETWORKS, title
+from lt_utils.networks import NETWORKS
 from lt_utils.profiles import fast_precision
 from lt_utils.progress import Progress, duration
 from lt_utils.runs import Run
@@ -30,11 +30,6 @@ PATIENCE = 1.0  # seconds between two looks at what another process is doing
 
 class OutOfTime(Exception):
     """The time budget is used up before what is asked for is there; what was done is kept."""
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a device's memory did not suffice; a CPU's says so in words only."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def default_device() -> str:
@@ -181,7 +176,7 @@ def _do_all(group: list[Run], size: int, device: str, deadline: float) -> None:
                 speed.learn(group[:size], device, time.monotonic() - began)
             group = group[size:]
         except (RuntimeError, MemoryError) as error:
-            if size == 1 or not out_of_memory(error):
+            if size == 1 or not speed.out_of_memory(error):
                 raise
             size //= 2
             torch.cuda.empty_cache()
@@ -189,15 +184,6 @@ def _do_all(group: list[Run], size: int, device: str, deadline: float) -> None:
 
 def _steps(run: Run) -> int:
     return 1 if run.kind == "found" else run.iterations
-
-
-def measure_speeds(runs: Iterable[Run], device: str, say: Callable[[str], None]) -> None:
-    """Measure what of `runs` is much work and has not been measured on this machine, and say so: seconds a network."""
-    for group in speed.unmeasured(runs, device):
-        run = group[0]
-        does = "learns masks of" if run.kind == "learned" else "trains"
-        say(f"measuring how fast this machine {does} {title(run.network)} ({run.precision}), once")
-        speed.plan(group, device)
 
 
 def execute(
@@ -218,7 +204,7 @@ def execute(
         steps = sum(_steps(run) - store.checkpoint_iteration(run) for run in todo.values())
         with Progress(steps, f"{len(todo)} trainings") as progress:
             if not places[0].environment and deadline == math.inf:  # in this process, and with time to measure
-                measure_speeds(todo.values(), here, progress.say)
+                speed.measure_all(todo.values(), here, progress.say)
             seconds = sum(speed.estimate(run, here) for run in todo.values()) / len(places)
             again, about = len(with_results(todo)), f"; about {duration(seconds)}" * bool(todo)
             said = f"{len(todo) - again} trainings are new, {found} found"

@@ -113,5 +113,5 @@ def price(profile: str, only: list[str], given: list[str]) -> str:
     """What is missing of all notebooks' runs, and what it would cost on this machine, in words; what of it has not been
     measured here is measured first."""
     left = lottery.missing(everything(profile, only, given))
-    lottery.measure_speeds(left.values(), lottery.default_device(), say=lambda words: print(words, file=sys.stderr))
+    speed.measure_all(left.values(), lottery.default_device(), say=lambda words: print(words, file=sys.stderr))
     return cost(left)

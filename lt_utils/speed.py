@@ -7,7 +7,7 @@ stack and, on a CPU, the number of threads; what finished runs really took then 
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,7 +17,8 @@ import psutil
 import torch
 
 from lt_utils import data, store
-from lt_utils.networks import NETWORKS, Network, initial_weights
+from lt_utils.networks import NETWORKS, Network, initial_weights, title
+from lt_utils.recording import ORDINARY
 from lt_utils.runs import Run
 from lt_utils.trainees import DTYPES, Start, Trainee, trainee_of
 from lt_utils.training import CONV_BATCH_CPU, batches, evaluation_iterations, step, step_of
@@ -51,6 +52,11 @@ def memory(run: Run) -> int:
     and the activations of a batch."""
     network = NETWORKS[run.network]
     return 4 * (10 * network.weights + 3 * max(run.batch, CONV_BATCH_CPU) * network.activations)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device's memory did not suffice; a CPU's says so in words only."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def stack_limit(run: Run, device: str) -> int:
@@ -111,20 +117,28 @@ def threads(number: int) -> Iterator[None]:
 
 
 def plan(runs: list[Run], device: str) -> Plan:
-    """How to train a group of runs of one `stack_key`: measured before, measured now, or, if they are little work,
-    assumed."""
+    """How to train a group of runs of one `stack_key`: measured before, measured now, or, if they are little work or on
+    a GPU, assumed."""
     run, known = runs[0], _known().get(_name(runs[0], device))
-    fits = stack_limit(run, device)
     if known:
-        return replace(known, stack=min(known.stack, fits))
+        return replace(known, stack=min(known.stack, stack_limit(run, device)))
     if device.startswith("cuda") or _work(runs) < WORTH_MEASURING or run.kind == "found":
         return assumed(run, device)
-    tried, sizes = [], STACKS[NETWORKS[run.network].layers[0].role]
-    for number in dict.fromkeys((torch.get_num_threads(), max(1, torch.get_num_threads() // 2))):
+    return measured(run, device)
+
+
+def measured(run: Run, device: str) -> Plan:
+    """The fastest plan for a run by a short measurement, which is kept; on a GPU that of the largest stack that fits,
+    once its step is recorded."""
+    fits, cuda, tried = stack_limit(run, device), device.startswith("cuda"), []
+    sizes = (GPU_STACK,) if cuda else STACKS[NETWORKS[run.network].layers[0].role]
+    numbers = (torch.get_num_threads(), max(1, torch.get_num_threads() // 2))
+    for number in dict.fromkeys(numbers[:1] if cuda else numbers):
         for stack in [size for size in sizes if size <= fits] or [min(sizes[0], fits)]:
             with threads(number):
                 loop = stepper(run, stack, device)
-                next(loop)
+                for _ in range(ORDINARY + 1 if cuda else 1):
+                    next(loop)
                 tried.append(Plan(stack, number, measure(loop, device)))
     best = min(tried, key=lambda plan: plan.seconds)
     note(run, device, best)
@@ -157,7 +171,21 @@ def unmeasured(runs: Iterable[Run], device: str) -> list[list[Run]]:
     for run in runs:
         if run.kind != "found" and _name(run, device) not in known:
             groups.setdefault(_name(run, device), []).append(run)
-    return [] if device.startswith("cuda") else [g for g in groups.values() if _work(g) >= WORTH_MEASURING]
+    return [group for group in groups.values() if _work(group) >= WORTH_MEASURING]
+
+
+def measure_all(runs: Iterable[Run], device: str, say: Callable[[str], None]) -> None:
+    """Measure what of `runs` is much work and has not been measured on this machine, and say so: seconds a network."""
+    for group in unmeasured(runs, device):
+        run = group[0]
+        does = "learns masks of" if run.kind == "learned" else "trains"
+        say(f"measuring how fast this machine {does} {title(run.network)} ({run.precision}), once")
+        try:
+            measured(run, device)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            say("its memory does not suffice: what follows is assumed")
 
 
 def learn(runs: list[Run], device: str, seconds: float) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import lt_utils as lt
-from lt_utils import lottery, speed, starts
+from lt_utils import lottery, recording, speed, starts
 from lt_utils import store as run_store
 from lt_utils.data import ROOT
 from lt_utils.progress import duration
@@ -324,6 +324,36 @@ def test_what_is_much_work_is_measured_before_it_is_said_how_long_it_takes(store
     assert said.index("measuring how fast this machine trains FC") < said.index("2 trainings are new")
     assert re.search(r"about [\d,.]+ h\n", said)  # as was measured
     assert not speed.unmeasured(runs, "cpu")
+
+
+def test_a_gpu_is_measured_with_the_largest_stack_that_fits_once_its_step_is_recorded(store, monkeypatch):
+    steps = []
+
+    def loop(run, stack, device):
+        while True:
+            steps.append(stack)
+            yield stack
+
+    monkeypatch.setattr(speed, "stack_limit", lambda *_: 70)
+    monkeypatch.setattr(speed, "stepper", loop)
+    monkeypatch.setattr(speed, "measure", lambda *_: len(steps))
+    monkeypatch.setattr(run_store, "device_name", str)
+    run = Run(learning_rate=1.2e-3, iterations=50_380)
+    (group,) = speed.unmeasured([run], "cuda:0")
+    speed.measure_all(group, "cuda:0", print)
+    assert set(steps) == {70} and len(steps) > recording.ORDINARY
+    assert speed.plan(group, "cuda:0") == speed.Plan(70, torch.get_num_threads(), len(steps))
+
+
+def test_where_memory_does_not_suffice_to_measure_it_is_said_and_the_rest_assumed(store, monkeypatch, capsys):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(speed, "stepper", full)
+    run = Run(learning_rate=1.2e-3, iterations=50_380)
+    speed.measure_all([run], "cpu", print)
+    assert "its memory does not suffice" in capsys.readouterr().out
+    assert speed.estimate(run, "cpu") > 0
 
 
 def test_durations_in_words():
