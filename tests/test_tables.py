@@ -169,6 +169,24 @@ def test_the_pages_show_speeds_by_machine_the_last_first_in_the_order_of_the_net
     assert "| fc, train (stack of 4, fp32) | 90 | 10 |" in profiled[1]
 
 
+def test_treatments_are_compared_seed_by_seed_after_trainings_of_one_length(store, monkeypatch):
+    from bench import training_lengths as lengths
+
+    treatments = {name: lengths.TREATMENTS[name] for name in ("large_final", "movement", "variant_1")}
+    monkeypatch.setattr(lengths, "TREATMENTS", treatments)
+    monkeypatch.setattr(lengths, "PAIRS", (("movement", "large_final"), ("variant_1", "large_final")))
+    found = lengths.compare("fc", seeds=2, iterations=8, precision="fp32")
+    seeds = found.groupby(["treatment", "beside"])["seed"].apply(list)
+    assert seeds.to_dict() == {pair: [0, 1] for pair in lengths.PAIRS}
+    assert (found["accuracy"] - found["accuracy beside"] == found["difference"]).all()
+    assert found["weights_remaining"].between(6, 8).all()
+    beside = found.pivot(index="seed", columns="treatment", values="accuracy beside")
+    assert (beside["movement"] == beside["variant_1"]).all()  # one training, compared twice
+    assert found["accuracy"].nunique() > 2
+    lengths.draw(found)
+    assert (store.parent / "figures" / "bench" / "training_lengths.png").exists()
+
+
 def test_a_profile_adds_up_and_knows_its_operations():
     from bench.profile import shares
 
