@@ -26,8 +26,9 @@ from lt_utils.runs import sweep
 
 ROUND = 12  # of the paper; the differences are the larger, the deeper the pruning
 EVALUATIONS = 20
-TREATMENTS = {  # what differs from the winning ticket: large_final, rewind, zero
-    "large_final": {},
+TICKET = "winning ticket"  # large_final, rewind, zero
+TREATMENTS = {  # what differs from it
+    TICKET: {},
     "reinit_same_sign": {"mask1": "reinit_same_sign"},
     "reshuffle_same_sign": {"mask1": "reshuffle_same_sign"},
     "movement": {"criterion": "movement"},
@@ -35,11 +36,11 @@ TREATMENTS = {  # what differs from the winning ticket: large_final, rewind, zer
     "variant_2": {"mask0": "variant_2"},
 }
 PAIRS = (
-    ("reinit_same_sign", "large_final"),
-    ("reshuffle_same_sign", "large_final"),
-    ("variant_1", "large_final"),
+    ("reinit_same_sign", TICKET),
+    ("reshuffle_same_sign", TICKET),
+    ("variant_1", TICKET),
     ("variant_2", "variant_1"),
-    ("movement", "large_final"),
+    ("movement", TICKET),
 )
 BY = ["network", "iterations", "precision", "treatment", "beside"]
 LENGTH, AHEAD, PAIR = "training, % of the paper's length", "points of test accuracy ahead", "treatments"

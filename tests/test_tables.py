@@ -172,9 +172,9 @@ def test_the_pages_show_speeds_by_machine_the_last_first_in_the_order_of_the_net
 def test_treatments_are_compared_seed_by_seed_after_trainings_of_one_length(store, monkeypatch):
     from bench import training_lengths as lengths
 
-    treatments = {name: lengths.TREATMENTS[name] for name in ("large_final", "movement", "variant_1")}
+    treatments = {name: lengths.TREATMENTS[name] for name in (lengths.TICKET, "movement", "variant_1")}
     monkeypatch.setattr(lengths, "TREATMENTS", treatments)
-    monkeypatch.setattr(lengths, "PAIRS", (("movement", "large_final"), ("variant_1", "large_final")))
+    monkeypatch.setattr(lengths, "PAIRS", (("movement", lengths.TICKET), ("variant_1", lengths.TICKET)))
     found = lengths.compare("fc", seeds=2, iterations=8, precision="fp32")
     seeds = found.groupby(["treatment", "beside"])["seed"].apply(list)
     assert seeds.to_dict() == {pair: [0, 1] for pair in lengths.PAIRS}
