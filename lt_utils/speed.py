@@ -61,7 +61,11 @@ def out_of_memory(error: Exception) -> bool:
 
 def stack_limit(run: Run, device: str) -> int:
     """How many networks of a run fit the memory that is free now."""
-    free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else psutil.virtual_memory().available
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()  # what PyTorch keeps of earlier stacks would count as taken
+        free, _ = torch.cuda.mem_get_info(device)
+    else:
+        free = psutil.virtual_memory().available
     return max(1, int(0.6 * free / memory(run)))
 
 

@@ -345,6 +345,13 @@ def test_a_gpu_is_measured_with_the_largest_stack_that_fits_once_its_step_is_rec
     assert speed.plan(group, "cuda:0") == speed.Plan(70, torch.get_num_threads(), len(steps))
 
 
+def test_what_an_earlier_stack_left_in_the_cache_of_a_gpu_is_free_for_the_next(monkeypatch):
+    free = [1e9]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[-1], 80e9))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(8e9))
+    assert speed.stack_limit(Run(), "cuda:0") == int(0.6 * 8e9 / speed.memory(Run()))
+
+
 def test_where_memory_does_not_suffice_to_measure_it_is_said_and_the_rest_assumed(store, monkeypatch, capsys):
     def full(*_):
         raise torch.OutOfMemoryError
