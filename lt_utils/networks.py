@@ -51,7 +51,7 @@ class Network:
     learning_rate: float  # of Adam
     iterations: int  # of one full-length training
     kept: dict[str, float]  # fraction of the weights kept per pruning round, by the layer's role
-    mask_rate: float  # SGD's, of learned supermasks: the authors' (FC), or the best that bench/mask_rates.py found
+    mask_rate: float  # SGD's, of learned supermasks: the authors' (FC), or the best that bench/mask_learning.py found
 
     @property
     def pixels(self) -> tuple[int, ...]:

@@ -187,6 +187,20 @@ def test_treatments_are_compared_seed_by_seed_after_trainings_of_one_length(stor
     assert (store.parent / "figures" / "bench" / "training_lengths.png").exists()
 
 
+def test_masks_are_followed_over_the_epochs_and_tested_at_the_end(store):
+    from bench import mask_learning as learning
+
+    few = {"seeds": 2, "weights": ["constant_same_sign"], "dwr": [True]}
+    found = learning.learn("fc", rates=[1.0, 100.0], epochs=2, **few)
+    assert found[["rate", "epoch"]].values.tolist() == [[1, 1], [1, 2], [100, 1], [100, 2]]
+    last = found["epoch"] == 2
+    assert (found["test_accuracy"].notna() == last).all() and found["validation_accuracy"].between(0, 100).all()
+    assert found[last]["test_accuracy"].between(found[last]["low"], found[last]["high"]).all()
+    assert found.set_index(["rate", "epoch"])["validation_accuracy"].idxmax() == (100, 2)
+    learning.draw(found)
+    assert (store.parent / "figures" / "bench" / "mask_learning.png").exists()
+
+
 def test_a_profile_adds_up_and_knows_its_operations():
     from bench.profile import shares
 

@@ -1,0 +1,107 @@
+"""How learned supermasks come along: by learning rate, which the paper does not give for the convolutional networks,
+and by epochs, of which the authors' code has 2,000 on FC.
+
+    python -m bench.mask_learning --networks conv2 --rates 300 1000 --epochs 20
+    python -m bench.mask_learning --networks conv2 --rates 300 --epochs 100 --weights constant_same_sign
+    PRECISION=fp32 python -m bench.mask_learning --networks fc --rates 100 --epochs 2000 --seeds 3 \
+        --weights rewind --dwr 0
+
+A row per network, rate, variant, length and epoch read in results/bench/mask_learning.csv: validation accuracy then,
+mean over seeds; at the last epoch also test accuracy, at the lowest validation loss, with its 95 % t interval. Other
+rows stay. A rate is chosen by validation alone. The longest learnings at the networks' own rates are drawn in
+figures/bench/mask_learning.png.
+"""
+
+import argparse
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from bench.common import curves, keep
+from lt_utils import store, tables
+from lt_utils.inference import interval
+from lt_utils.networks import NETWORKS, title
+from lt_utils.notebook import figures_folder, results_folder, save_png
+from lt_utils.paper import COLUMNS, PAPER
+from lt_utils.plots import WEIGHTS, networks_of
+from lt_utils.profiles import settings
+from lt_utils.runs import sweep
+
+READ = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # epochs after which validation is read, beside the last one
+BY = ["network", "rate", "weights", "dwr", "epochs", "seeds", "precision"]
+
+
+def learn(
+    network: str, rates: list[float], epochs: int, seeds: int, weights: list[str], dwr: list[bool]
+) -> pd.DataFrame:
+    """Accuracies in % per rate, variant and epoch of learning for `epochs`."""
+    s = settings("overnight", supermasks=True, networks=[network], seeds=seeds, mask_epochs=epochs)
+    per_epoch, rows = s.at(network).mask_eval_every, []
+    runs = sweep(s, kind="learned", learning_rate=rates, mask1=weights, dwr=dwr)
+    for one, curve in zip(runs, curves(runs)):
+        metrics = store.metrics(one)
+        learned = dict(zip(BY, [network, one.learning_rate, one.mask1, one.dwr, epochs, seeds, one.precision]))
+        learned["machine"] = metrics["provenance"]["device"]
+        for iteration, _, accuracy in curve:
+            epoch, within = divmod(iteration, per_epoch)
+            if not within and (epoch in READ or epoch == epochs):
+                tested = metrics["metrics"]["test_accuracy"] if epoch == epochs else np.nan
+                read = {"epoch": int(epoch), "validation_accuracy": accuracy, "test_accuracy": tested}
+                rows.append(learned | read)
+    each = pd.DataFrame(rows).groupby([*learned, "epoch"], sort=False)
+    bounds = pd.DataFrame(each["test_accuracy"].apply(interval).tolist(), columns=["low", "high"])
+    return each[["validation_accuracy", "test_accuracy"]].mean().reset_index().join(bounds)
+
+
+def draw(found: pd.DataFrame) -> None:
+    """Validation accuracy by epochs, a panel per network and a line per variant: the longest learning of each at the
+    network's own rate, beside the paper's test accuracy (dotted)."""
+    rates = found["network"].map(lambda name: NETWORKS[name].mask_rate)
+    own = found[(found["rate"] == rates) & found["validation_accuracy"].notna() & (found["epochs"] > 1)]
+    networks = networks_of(own)
+    size = {"figsize": (4.4 * len(networks), 4.0), "squeeze": False, "layout": "constrained"}
+    figure, grid = plt.subplots(1, len(networks), **size)
+    variants = [(dwr, weights) for dwr in (False, True) for weights in WEIGHTS]
+    papers = COLUMNS.index("learned, w_i")  # from there on in the order of `variants`
+    for network, axes in zip(networks, grid[0]):
+        for i, ((dwr, weights), colour) in enumerate(zip(variants, sns.color_palette("colorblind"))):
+            here = own.query("network == @network and weights == @weights and dwr == @dwr")
+            if len(here):
+                _, line = max(here.groupby(BY), key=lambda one: one[1]["epochs"].max())
+                label = WEIGHTS[weights] + ", DWR" * dwr
+                axes.plot(line["epoch"], line["validation_accuracy"], "o-", color=colour, markersize=4, label=label)
+                axes.axhline(PAPER[network][papers + i], color=colour, linestyle=":")
+        axes.set(title=title(network), xscale="log", xlabel="epochs", ylabel="validation accuracy (%)")
+        ticks = [epoch for epoch in READ if epoch <= own[own["network"] == network]["epoch"].max()]
+        axes.set_xticks(ticks, ticks, fontsize=7)
+        axes.set_xticks([], minor=True)
+        axes.plot([], [], ":", color="0.4", label="the paper's, on test")
+        axes.legend(fontsize=8, loc="lower right")
+        axes.grid(alpha=0.3)
+    save_png(figure, figures_folder("bench") / "mask_learning.png", dpi=110)
+
+
+def main() -> None:
+    """Learn what is missing, print, write and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--rates", nargs="+", type=float, default=[100.0, 300.0, 1000.0, 3000.0])
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--weights", nargs="+", default=list(WEIGHTS), choices=list(WEIGHTS))
+    parser.add_argument("--dwr", nargs="+", type=int, default=[0, 1], choices=[0, 1], help="without, with, or both")
+    options = parser.parse_args()
+    path, dwr = results_folder("bench") / "mask_learning.csv", [bool(one) for one in options.dwr]
+    for network in options.networks:
+        found = learn(network, options.rates, options.epochs, options.seeds, options.weights, dwr)
+        keep(path, found, BY)
+        print(found.drop(columns="machine").round(2).to_string(index=False))
+        mean = found.query("epoch == epochs").groupby("rate")["validation_accuracy"].mean()
+        print(f"best mean over the variants, on validation: {mean.idxmax():g}", flush=True)
+    draw(tables.read(path))
+
+
+if __name__ == "__main__":
+    main()
