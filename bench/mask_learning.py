@@ -52,6 +52,7 @@ def learn(
                 rows.append(learned | read)
     each = pd.DataFrame(rows).groupby([*learned, "epoch"], sort=False)
     bounds = pd.DataFrame(each["test_accuracy"].apply(interval).tolist(), columns=["low", "high"])
+    bounds = bounds.where(np.isfinite(bounds))  # one seed has none
     return each[["validation_accuracy", "test_accuracy"]].mean().reset_index().join(bounds)
 
 
