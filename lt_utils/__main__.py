@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from lt_utils import plan, readme, scorecard
-from lt_utils.data import DataError, arrays
+from lt_utils.data import ROOT, DataError, arrays
 from lt_utils.lottery import OutOfTime
 from lt_utils.notebook import draw, figures_folder, results_folder
 from lt_utils.plots import FIGURES
@@ -32,8 +32,11 @@ def summary(profile: str) -> None:
         .round(1)
         .to_string(index=False, justify="left", na_rep="")
     )
-    masks = scorecard.supermasks(profile)
+    masks, committed = scorecard.supermasks(profile), ROOT / "results" / readme.LABEL
     print("" if masks.empty else f"\n{masks.to_string(na_rep='')}", scorecard.counts(found).to_string(), sep="\n")
+    if profile == readme.SCALES[readme.LABEL]:
+        apart = scorecard.beside(results_folder(profile), committed).round(2)
+        print(f"\nTest accuracies beside those in {committed}, in points:\n{apart.to_string()}")
     print(
         "\n(differences in points of test accuracy, 95 % intervals over seeds)\n"
         f"figures: {figures_folder(profile)}\ntables and executed notebooks: {results_folder(profile)}"

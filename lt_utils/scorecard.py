@@ -1,11 +1,14 @@
 """The replication's answer in tables: all verdicts of a profile, and its supermasks beside the paper's."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from lt_utils import claims, tables
 from lt_utils.lottery import OutOfTime
 from lt_utils.notebook import results_folder
 from lt_utils.paper import COLUMNS, PAPER
+from lt_utils.runs import Run
 
 VERDICTS = ("reproduced", "contradicted", "inconclusive", "not run")
 
@@ -83,3 +86,23 @@ def _learned(table: pd.DataFrame) -> list[float]:
         for action in claims.KINDS_OF_WEIGHTS
     ]
     return [*variants, trained["test_accuracy"].mean()]
+
+
+def beside(ours: Path, theirs: Path) -> pd.DataFrame:
+    """How far apart the tables of two folders are in the same runs, whatever the precision of either: per network and
+    kind the number of runs in both, of those with equal test accuracy, and the mean and largest difference in points.
+    Empty where the two have nothing in common."""
+    same = [name for name in Run.__annotations__ if name != "precision"]
+    both = _runs(ours).merge(_runs(theirs), on=same, suffixes=("", " there"))
+    both["apart"] = (both["test_accuracy"] - both["test_accuracy there"]).abs()
+    groups = both.groupby([pd.Categorical(both["network"], list(PAPER)), "kind"], observed=True)["apart"]
+    found = groups.agg(runs="count", equal=lambda apart: (apart == 0).sum(), mean="mean", largest="max")
+    return found.rename_axis(["network", "kind"])
+
+
+def _runs(folder: Path) -> pd.DataFrame:
+    """The different runs in a folder's tables."""
+    found = [tables.read(path) for path in sorted(folder.glob("0[0-5]_*.csv"))]
+    columns = [*Run.__annotations__, "key", "test_accuracy"]
+    found = [table[columns] for table in found if "key" in table] or [pd.DataFrame(columns=columns)]
+    return pd.concat(found, ignore_index=True).drop_duplicates("key")

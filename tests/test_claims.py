@@ -10,7 +10,7 @@ from lt_utils.claims import CLAIMS, Claim, _test, in_words, judge, scorecard, ve
 from lt_utils.inference import holm, interval
 from lt_utils.paper import PAPER
 from lt_utils.plots import with_variant
-from lt_utils.scorecard import combined, counts
+from lt_utils.scorecard import beside, combined, counts
 
 
 @pytest.fixture
@@ -276,3 +276,19 @@ def test_networks_with_a_panel_each_stand_side_by_side_on_axes_of_their_own(tabl
     assert [axes.get_title() for axes in (fc, conv2)] == ["FC", "Conv2"]
     assert fc.get_subplotspec().rowspan == conv2.get_subplotspec().rowspan
     assert fc.get_ylim()[0] > conv2.get_ylim()[1]
+
+
+def test_two_folders_are_compared_run_by_run_whatever_their_precision(tmp_path):
+    committed = lt.data.ROOT / "results" / "reference"
+    one, other = (tables.read(committed / f"{name}.csv") for name in ("02_mask1_actions", "05_learned_supermasks"))
+    mine = other.assign(precision="fp32", key=other["key"].str[::-1]).iloc[1:]
+    mine["test_accuracy"] += 2.0 * (mine["kind"] == "learned") * (mine["seed"] == 0)
+    tables.write(tmp_path / "02_mask1_actions.csv", one)
+    tables.write(tmp_path / "05_learned_supermasks.csv", mine)
+    found = beside(tmp_path, committed)
+    learned = found.loc[("fc", "learned")]
+    assert learned.to_dict() == pytest.approx({"runs": 12, "equal": 8, "mean": 2 * 4 / 12, "largest": 2})
+    assert found.loc[("conv2", "learned"), "runs"] == 3, "one was left out"
+    assert found.loc[("fc", "train"), "equal"] == found.loc[("fc", "train"), "runs"]
+    assert list(found.index.get_level_values(0)) == ["fc", "fc", "conv2", "conv2"]
+    assert beside(tmp_path / "nowhere", committed).empty
