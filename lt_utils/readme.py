@@ -49,10 +49,15 @@ def _judged() -> pd.DataFrame:
 
 
 def verdicts() -> str:
-    """How many claims have which verdict, per network; in brackets, after Holm's adjustment."""
-    counted = scorecard.counts(_judged()).astype(str)
+    """How many claims have which verdict, per network and scale of training, the longest first; in brackets, after
+    Holm's adjustment."""
+    judged = _judged()
+    order = [*(f"`{scale}`" for scale in SCALES.values()), "none yet"]
+    scales = judged["profile"].map(dict(zip(SCALES, order))).fillna("none yet")
+    counted = scorecard.counts(judged.assign(scale=pd.Categorical(scales, order)), ["network", "scale"]).astype(str)
     alone, adjusted = counted["alone"], counted["after Holm"]
-    return _markdown((alone + " (" + adjusted + ")").assign(**{"not run": alone["not run"]}).reset_index())
+    cells = (alone + " (" + adjusted + ")").replace("0 (0)", "0").assign(**{"not run": alone["not run"]})
+    return _markdown(cells.reset_index())
 
 
 def every_claim() -> str:

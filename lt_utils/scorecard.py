@@ -1,5 +1,6 @@
 """The replication's answer in tables: all verdicts of a profile, and its supermasks beside the paper's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -39,16 +40,15 @@ def combined(labels: list[str]) -> pd.DataFrame:
     return claims.scorecard(judged.fillna(nothing).astype({"seeds": int}))
 
 
-def counts(judged: pd.DataFrame) -> pd.DataFrame:
-    """How many claims have which verdict, per network: alone, and adjusted for the number of claims."""
-    alone, adjusted = (
-        judged.pivot_table(index="network", columns=name, values="claim", aggfunc="count", fill_value=0)
-        for name in ("verdict", "verdict_holm")
-    )
+def counts(judged: pd.DataFrame, by: Sequence[str] = ("network",)) -> pd.DataFrame:
+    """How many claims have which verdict, per network or what else `by` names: alone, and adjusted for the number of
+    claims."""
+    networks = pd.Categorical(judged["network"], list(PAPER))
+    groups = judged.assign(network=networks).groupby(list(by), observed=True)
+    alone, adjusted = (groups[name].value_counts().unstack(fill_value=0) for name in ("verdict", "verdict_holm"))
     both = pd.concat({"alone": alone, "after Holm": adjusted}, axis=1)
     columns = [(how, verdict) for how in ("alone", "after Holm") for verdict in VERDICTS]
-    present = [name for name in PAPER if name in both.index]
-    return both.reindex(index=present, columns=columns, fill_value=0)
+    return both.reindex(columns=columns, fill_value=0)
 
 
 def supermasks(label: str) -> pd.DataFrame:
