@@ -8,8 +8,8 @@ and by epochs, of which the authors' code has 2,000 on FC.
 
 A row per network, rate, variant, length and epoch read in results/bench/mask_learning.csv: validation accuracy then,
 mean over seeds; at the last epoch also test accuracy, at the lowest validation loss, with its 95 % t interval. Other
-rows stay. A rate is chosen by validation alone. The longest learnings at the networks' own rates are drawn in
-figures/bench/mask_learning.png.
+rows stay. A rate is chosen by validation alone. The longest learning of each variant, at the rate that is best then, is
+drawn in figures/bench/mask_learning.png.
 """
 
 import argparse
@@ -57,29 +57,30 @@ def learn(
 
 
 def draw(found: pd.DataFrame) -> None:
-    """Validation accuracy by epochs, a panel per network and a line per variant: the longest learning of each at the
-    network's own rate, beside the paper's test accuracy (dotted)."""
-    rates = found["network"].map(lambda name: NETWORKS[name].mask_rate)
-    own = found[(found["rate"] == rates) & found["validation_accuracy"].notna() & (found["epochs"] > 1)]
-    networks = networks_of(own)
+    """Validation accuracy by epochs, a panel per network and a line per variant: the longest learning of each, at the
+    best of its rates, beside the paper's test accuracy (dotted)."""
+    read = found[found["validation_accuracy"].notna() & (found["epochs"] > 1)]
+    networks = networks_of(read)
     size = {"figsize": (4.4 * len(networks), 4.0), "squeeze": False, "layout": "constrained"}
     figure, grid = plt.subplots(1, len(networks), **size)
     variants = [(dwr, weights) for dwr in (False, True) for weights in WEIGHTS]
     papers = COLUMNS.index("learned, w_i")  # from there on in the order of `variants`
     for network, axes in zip(networks, grid[0]):
         for i, ((dwr, weights), colour) in enumerate(zip(variants, sns.color_palette("colorblind"))):
-            here = own.query("network == @network and weights == @weights and dwr == @dwr")
+            here = read.query("network == @network and weights == @weights and dwr == @dwr")
             if len(here):
-                _, line = max(here.groupby(BY), key=lambda one: one[1]["epochs"].max())
-                label = WEIGHTS[weights] + ", DWR" * dwr
+                last = here[here["epoch"] == here["epochs"].max()]
+                chosen = last.loc[last["validation_accuracy"].idxmax(), BY]
+                line = here[(here[BY] == chosen).all(axis=1)]
+                label = WEIGHTS[weights] + ", DWR" * dwr + f" (rate {chosen['rate']:g})"
                 axes.plot(line["epoch"], line["validation_accuracy"], "o-", color=colour, markersize=4, label=label)
                 axes.axhline(PAPER[network][papers + i], color=colour, linestyle=":")
         axes.set(title=title(network), xscale="log", xlabel="epochs", ylabel="validation accuracy (%)")
-        ticks = [epoch for epoch in READ if epoch <= own[own["network"] == network]["epoch"].max()]
+        ticks = [epoch for epoch in READ if epoch <= read[read["network"] == network]["epoch"].max()]
         axes.set_xticks(ticks, ticks, fontsize=7)
         axes.set_xticks([], minor=True)
         axes.plot([], [], ":", color="0.4", label="the paper's, on test")
-        axes.legend(fontsize=8, loc="lower right")
+        axes.legend(fontsize=7, loc="lower right")
         axes.grid(alpha=0.3)
     save_png(figure, figures_folder("bench") / "mask_learning.png", dpi=110)
 
