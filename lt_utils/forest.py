@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter
 from lt_utils.networks import NETWORKS, title
 
 VERDICT_COLOURS = {"reproduced": "#0072B2", "contradicted": "#D55E00", "inconclusive": "0.5"}
+SHORT = {"evening": ("s", "square: short (evening)"), "reference": ("^", "triangle: short (quick)")}  # by folder
 WIDTH = 84  # letters of a label in one line
 SECTIONS = {
     "LTH": "Lottery tickets (LTH)",
@@ -26,7 +27,8 @@ SECTIONS = {
 def scorecard(table: pd.DataFrame) -> Figure:
     """Every claim's difference in points, a line each under its section and a panel per network, with its 95 % interval
     over seeds (if there are two or more), coloured by its verdict; filled where the verdict survives the adjustment for
-    the number of claims. Grey bars are margins of equality."""
+    the number of claims. Grey bars are margins of equality. Where the table says from which scale a claim is, those of
+    short trainings have markers of their own."""
     here = table[(table["unit"] == "points") & (table["seeds"] > 0)]
     sections = here["source"].str.removesuffix(" (?)").map(SECTIONS)
     lines: list[str] = []  # from top to bottom: a section's name, or a claim
@@ -56,8 +58,11 @@ def scorecard(table: pd.DataFrame) -> Figure:
     for verdict, colour in VERDICT_COLOURS.items():
         panels[0, 0].plot([], [], "o-", color=colour, markerfacecolor="white", label=verdict)
     panels[0, 0].plot([], [], "o", color="black", label="filled: also after Holm")
+    for scale, (marker, label) in SHORT.items():
+        if scale in set(here.get("profile", [])):
+            panels[0, 0].plot([], [], marker, color="black", markerfacecolor="white", label=label)
     figure.supxlabel("difference (points), mean over seeds and 95 % interval", fontsize=10)
-    figure.legend(loc="outside upper center", ncols=4, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=6, fontsize=8)
     return figure
 
 
@@ -70,4 +75,5 @@ def _interval(axes: Axes, height: float, row: Any, reach: float) -> None:
         ends = [max(row.low, -reach), min(row.high, reach)]
         axes.plot(ends, [height] * 2, color=colour, linewidth=1.6, solid_capstyle="butt")
     filled = row.verdict_holm == row.verdict and row.verdict != "inconclusive"
-    axes.plot(row.difference, height, "o", color=colour, markerfacecolor=colour if filled else "white", markersize=5)
+    marker, _ = SHORT.get(getattr(row, "profile", ""), ("o", ""))
+    axes.plot(row.difference, height, marker, color=colour, markerfacecolor=colour if filled else "white", markersize=5)

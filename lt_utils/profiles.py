@@ -111,7 +111,18 @@ PROFILES = {
     ),
     # the paper's own scale (Zhou et al. 2019, supplement; authors' code)
     "paper": Profile(
-        tuple(NETWORKS), tuple(NETWORKS), 5, 24, 1, None, 100, tuple(range(25)), 2000, 220, precision="fp32"
+        tuple(NETWORKS),
+        tuple(NETWORKS),
+        seeds=5,
+        rounds=24,
+        stride=1,
+        iterations=None,
+        eval_every=100,
+        levels=tuple(range(25)),
+        mask_epochs=2000,
+        mask_eval_every=220,
+        precision="fp32",
+        conv={"mask_rate": 300.0},
     ),
 }
 

@@ -236,6 +236,20 @@ def test_the_forest_plot_shows_every_claim_under_its_section(table):
     assert (drawn(conv2, 1), drawn(conv2, 2)) == (["another"], [])  # one seed has no interval
 
 
+def test_the_forest_plot_tells_short_trainings_from_full_ones(table):
+    judged = scorecard(judge("02_mask1_actions", table)).query("seeds > 0")
+
+    def shown(table):
+        """The markers in the panel, and what the legend says of markers."""
+        figure = forest.scorecard(table)
+        markers = [line.get_marker() for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+        return markers, [text.get_text() for text in figure.legends[0].get_texts() if "short" in text.get_text()]
+
+    scales = ["overnight", *["evening"] * (len(judged) - 1)]
+    assert shown(judged) == (["o"] * len(judged), [])
+    assert shown(judged.assign(profile=scales)) == (["o", *"s" * (len(judged) - 1)], ["square: short (evening)"])
+
+
 def test_stars_mark_the_points_that_differ_from_the_baseline(table):
     unclear = (table["mask1"] == "reinit") & (table["round"] == 1)
     table.loc[unclear, "test_accuracy"] = [96, 90, 99]
