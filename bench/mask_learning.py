@@ -7,9 +7,9 @@ and by epochs, of which the authors' code has 2,000 on FC.
         --weights rewind --dwr 0
 
 A row per network, rate, variant, length and epoch read in results/bench/mask_learning.csv: validation accuracy then,
-mean over seeds; at the last epoch also test accuracy, at the lowest validation loss, with its 95 % t interval. Other
-rows stay. A rate is chosen by validation alone. The longest learning of each variant, at the rate that is best then, is
-drawn in figures/bench/mask_learning.png.
+mean over seeds; at the last epoch also test accuracy, at the epoch of lowest validation loss, with its 95 % t interval,
+that epoch, and test accuracy at the last. Other rows stay. A rate is chosen by validation alone. The longest learning
+of each variant, at the rate that is best then, is drawn in figures/bench/mask_learning.png.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from lt_utils.profiles import settings
 from lt_utils.runs import sweep
 
 READ = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # epochs after which validation is read, beside the last one
+TESTED = ["test_accuracy", "best_epoch", "final_test_accuracy"]
 BY = ["network", "rate", "weights", "dwr", "epochs", "seeds", "precision"]
 
 
@@ -47,13 +48,13 @@ def learn(
         for iteration, _, accuracy in curve:
             epoch, within = divmod(iteration, per_epoch)
             if not within and (epoch in READ or epoch == epochs):
-                tested = metrics["metrics"]["test_accuracy"] if epoch == epochs else np.nan
-                read = {"epoch": int(epoch), "validation_accuracy": accuracy, "test_accuracy": tested}
-                rows.append(learned | read)
+                tested = metrics["metrics"] | {"best_epoch": metrics["metrics"]["best_iteration"] / per_epoch}
+                read = {name: tested[name] if epoch == epochs else np.nan for name in TESTED}
+                rows.append(learned | {"epoch": int(epoch), "validation_accuracy": accuracy} | read)
     each = pd.DataFrame(rows).groupby([*learned, "epoch"], sort=False)
     bounds = pd.DataFrame(each["test_accuracy"].apply(interval).tolist(), columns=["low", "high"])
     bounds = bounds.where(np.isfinite(bounds))  # one seed has none
-    return each[["validation_accuracy", "test_accuracy"]].mean().reset_index().join(bounds)
+    return each[["validation_accuracy", *TESTED]].mean().reset_index().join(bounds)
 
 
 def draw(found: pd.DataFrame) -> None:

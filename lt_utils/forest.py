@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter
 from lt_utils.networks import NETWORKS, title
 
 VERDICT_COLOURS = {"reproduced": "#0072B2", "contradicted": "#D55E00", "inconclusive": "0.5"}
-SHORT = {"evening": ("s", "square: short (evening)"), "reference": ("^", "triangle: short (quick)")}  # by folder
+SHORT = {"evening": ("s", "square: short (evening)"), "quick": ("^", "triangle: short (quick)")}
 WIDTH = 84  # letters of a label in one line
 SECTIONS = {
     "LTH": "Lottery tickets (LTH)",
@@ -59,7 +59,7 @@ def scorecard(table: pd.DataFrame) -> Figure:
         panels[0, 0].plot([], [], "o-", color=colour, markerfacecolor="white", label=verdict)
     panels[0, 0].plot([], [], "o", color="black", label="filled: also after Holm")
     for scale, (marker, label) in SHORT.items():
-        if scale in set(here.get("profile", [])):
+        if scale in set(here.get("scale", [])):
             panels[0, 0].plot([], [], marker, color="black", markerfacecolor="white", label=label)
     figure.supxlabel("difference (points), mean over seeds and 95 % interval", fontsize=10)
     figure.legend(loc="outside upper center", ncols=6, fontsize=8)
@@ -75,5 +75,5 @@ def _interval(axes: Axes, height: float, row: Any, reach: float) -> None:
         ends = [max(row.low, -reach), min(row.high, reach)]
         axes.plot(ends, [height] * 2, color=colour, linewidth=1.6, solid_capstyle="butt")
     filled = row.verdict_holm == row.verdict and row.verdict != "inconclusive"
-    marker, _ = SHORT.get(getattr(row, "profile", ""), ("o", ""))
+    marker, _ = SHORT.get(getattr(row, "scale", ""), ("o", ""))
     axes.plot(row.difference, height, marker, color=colour, markerfacecolor=colour if filled else "white", markersize=5)

@@ -122,7 +122,7 @@ PROFILES = {
         mask_epochs=2000,
         mask_eval_every=220,
         precision="fp32",
-        conv={"mask_rate": 300.0},
+        conv={"mask_rate": 300.0},  # Conv6's own is too high for so long
     ),
 }
 

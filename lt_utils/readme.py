@@ -13,6 +13,7 @@ from lt_utils.store import COMMITTED
 
 LABEL = "reference"
 SCALES = {name: name for name in reversed(COMMITTED)} | {LABEL: "quick"}  # the longest trainings first
+NOT_RUN = "none yet"  # the scale of a claim that has not run
 PAGES = ("README.md", "results/README.md", "results/bench/README.md")
 BEGIN, END = "<!-- {}: written by `make readme` -->", "<!-- end of {} -->"
 
@@ -45,16 +46,16 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def _judged() -> pd.DataFrame:
-    return scorecard.combined(_labels())
+    """Every claim's verdict, with the scale of the trainings that it is from in the column `scale`."""
+    judged = scorecard.combined(_labels())
+    scales = pd.Categorical(judged["profile"].map(SCALES).fillna(NOT_RUN), [*SCALES.values(), NOT_RUN])
+    return judged.assign(scale=scales)
 
 
 def verdicts() -> str:
     """How many claims have which verdict, per network and scale of training, the longest first; in brackets, after
     Holm's adjustment."""
-    judged = _judged()
-    order = [*(f"`{scale}`" for scale in SCALES.values()), "none yet"]
-    scales = judged["profile"].map(dict(zip(SCALES, order))).fillna("none yet")
-    counted = scorecard.counts(judged.assign(scale=pd.Categorical(scales, order)), ["network", "scale"]).astype(str)
+    counted = scorecard.counts(_judged(), ["network", "scale"]).astype(str)
     alone, adjusted = counted["alone"], counted["after Holm"]
     cells = (alone + " (" + adjusted + ")").replace("0 (0)", "0").assign(**{"not run": alone["not run"]})
     return _markdown(cells.reset_index())
@@ -68,7 +69,6 @@ def every_claim() -> str:
         f"{row.difference:+.1f}" + ("" if row.seeds < 2 else f" ({row.low:+.1f} to {row.high:+.1f})")
         for row in judged.itertuples()
     ]  # fmt: skip
-    judged["scale"] = judged["profile"].map(SCALES)
     judged = judged[judged["seeds"] > 0].rename(columns={"verdict_holm": "after Holm"})
     return _markdown(judged[["network", "source", "claim", interval, "scale", "seeds", "verdict", "after Holm"]])
 

@@ -247,7 +247,7 @@ def test_the_forest_plot_tells_short_trainings_from_full_ones(table):
 
     scales = ["overnight", *["evening"] * (len(judged) - 1)]
     assert shown(judged) == (["o"] * len(judged), [])
-    assert shown(judged.assign(profile=scales)) == (["o", *"s" * (len(judged) - 1)], ["square: short (evening)"])
+    assert shown(judged.assign(scale=scales)) == (["o", *"s" * (len(judged) - 1)], ["square: short (evening)"])
 
 
 def test_stars_mark_the_points_that_differ_from_the_baseline(table):
