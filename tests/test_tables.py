@@ -187,6 +187,19 @@ def test_treatments_are_compared_seed_by_seed_after_trainings_of_one_length(stor
     assert (store.parent / "figures" / "bench" / "training_lengths.png").exists()
 
 
+def test_the_best_mask_is_read_off_coarser_and_coarser_grids_of_densities():
+    from bench.mask_densities import BY, best_of
+
+    curve = {0: 10.0, 1: 70.0, 2: 50.0, 4: 30.0, 5: 90.0, 6: 20.0}  # k: test accuracy
+    rows = {"round": list(curve), "test_accuracy": list(curve.values()), "weights_remaining": [100 - k for k in curve]}
+    same = dict(zip(BY, ("fc", 8, "fp32"))) | {"criterion": "large_final", "mask1": "rewind"}
+    one = pd.DataFrame(rows).assign(**same, seed=0)
+    found = best_of(pd.concat([one, one.assign(seed=1, test_accuracy=one["test_accuracy"] / 2)], ignore_index=True))
+    assert found["seed"].tolist() == [0, 1]
+    assert found.iloc[0, -5:].tolist() == [90, 50, 30, 20, 95]
+    assert found.iloc[1, -5:].tolist() == [45, 25, 15, 10, 95]
+
+
 def test_masks_are_followed_over_the_epochs_and_tested_at_the_end(store):
     from bench import mask_learning as learning
 
