@@ -15,6 +15,7 @@ from lt_utils.networks import NETWORKS
 from lt_utils.profiles import PRECISIONS, Profile, Settings, choose
 
 RESULTS_VERSION = 2  # part of every identity: raise it when a change of the code changes results
+DWR_VERSION = 3  # in its place, of masks learned with dynamic weight rescaling
 
 WINNER = ("large_final", "zero")  # criterion and mask-0 action of winning tickets
 KINDS = {
@@ -106,7 +107,7 @@ class Run:
         """Content hash over the fields that differ from their defaults, so that a new field leaves old keys valid."""
         run = self.canonical
         given = {f.name: getattr(run, f.name) for f in fields(Run) if getattr(run, f.name) != f.default}
-        text = json.dumps([RESULTS_VERSION, given], sort_keys=True)
+        text = json.dumps([DWR_VERSION if run.dwr else RESULTS_VERSION, given], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @cached_property

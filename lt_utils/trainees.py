@@ -209,28 +209,39 @@ class Weights:
 
 
 class _SampledMask(torch.autograd.Function):
-    """weights * b * factor, b ~ Bernoulli(sigmoid(scores)); straight-through: b's gradient goes to sigmoid(scores)."""
+    """weights * b * factor, b ~ Bernoulli(sigmoid(scores)); straight-through: b's gradient goes to sigmoid(scores).
+
+    With dynamic weight rescaling the factor, too, depends on b, and its gradient is part of b's (authors' code): more
+    ones make all weights smaller, so that a mask gains nothing by growing or shrinking as a whole.
+    """
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weights: Tensor, whose: "Scores", dtype: torch.dtype) -> Tensor:
-        slopes, masked = torch.empty_like(scores), torch.empty_like(weights, dtype=dtype)
+        slopes, masked, ctx.rescaled = torch.empty_like(scores), torch.empty_like(weights, dtype=dtype), []
         parts = whose.draw.parts(scores, slopes, weights, masked, whose.dwr)
         for whom, uniform, score, slope, weight, product, dwr in parts:
             torch.sigmoid(score, out=slope)
             mask = torch.lt(uniform, slope, out=torch.empty_like(uniform))  # of numbers: truth values take a CPU longer
+            rescaled = any(whose.rescaled[whom])
+            derivative = slope * (1 - slope) if rescaled else None
             torch.ops.aten.sigmoid_backward(weight, slope, grad_input=slope)  # here, while it is in the caches
-            if any(whose.rescaled[whom]):
+            if rescaled:
                 factor = rescaling(mask, dwr)
+                ctx.rescaled.append((whom, derivative.mul_(dwr.view_as(factor) * factor / mask[0].numel())))
                 mask.mul_(factor)
                 slope.mul_(factor)
             torch.mul(mask, weight, out=product)
-        ctx.save_for_backward(slopes)
+        ctx.save_for_backward(slopes, masked)
         return masked
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (slopes,) = ctx.saved_tensors
-        return gradient * slopes, None, None, None
+        slopes, masked = ctx.saved_tensors
+        to_scores = gradient * slopes
+        for whom, per_one in ctx.rescaled:
+            change = (gradient[whom] * masked[whom]).flatten(1).sum(1, dtype=torch.float32)
+            to_scores[whom].addcmul_(per_one, change.view(-1, *[1] * (per_one.ndim - 1)), value=-1)
+        return to_scores, None, None, None
 
 
 def rescaling(mask: Tensor, dwr: Tensor) -> Tensor:

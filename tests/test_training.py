@@ -211,6 +211,31 @@ def test_a_learned_mask_is_bernoulli_of_the_sigmoid_and_its_gradient_passes_stra
     torch.testing.assert_close(scores.grad, w * probability * (1 - probability))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+def test_what_rescaling_owes_to_the_mask_is_part_of_its_gradient(device):
+    runs = [Run(kind="learned", seed=s, dwr=d, iterations=1, learning_rate=1.0) for s, d in ((0, True), (0, False))]
+    start = stacked([starting_point(run) for run in runs])
+    trainee = Scores(runs, there(start) if device == "cuda" else start)
+    source = torch.Generator().manual_seed(0)
+    scores = torch.randn(trainee.trained[1].shape, generator=source).to(device).requires_grad_()
+    values = [trainee.trained[0], scores, trainee.trained[2]]
+    (_, effective, _), _ = trainee.parameters(values)
+    upstream = torch.randn(effective.shape, generator=source).to(device)
+    (effective * upstream).sum().backward()
+
+    plain = scores.detach().clone().requires_grad_()
+    probability = plain.sigmoid()
+    mask = (effective != 0).float() + probability - probability.detach()
+    factor = torch.stack([mask[0].numel() / mask[0].sum(), torch.ones((), device=device)])
+    expected = trainee.weights[1] * mask * factor.view(2, 1, 1)
+    torch.testing.assert_close(effective, expected)
+    (expected * upstream).sum().backward()
+    torch.testing.assert_close(scores.grad, plain.grad, rtol=1e-4, atol=1e-7)
+    to_mask = scores.grad / (probability * (1 - probability)).detach()
+    as_a_whole = (to_mask * mask.detach()).flatten(1).sum(1)  # of a mask that grows everywhere by the same share
+    assert abs(as_a_whole[0]) < 1e-3 < abs(as_a_whole[1])
+
+
 def test_each_step_samples_a_fresh_mask_and_treatments_of_a_seed_share_it():
     runs = [
         Run(kind="learned", seed=s, dwr=d, iterations=1, learning_rate=1.0)
