@@ -9,7 +9,8 @@ and by epochs, of which the authors' code has 2,000 on FC.
 A row per network, rate, variant, length and epoch read in results/bench/mask_learning.csv: validation accuracy then,
 mean over seeds; at the last epoch also test accuracy, at the epoch of lowest validation loss, with its 95 % t interval,
 that epoch, and test accuracy at the last. Other rows stay. A rate is chosen by validation alone. The longest learning
-of each variant, at the rate that is best then, is drawn in figures/bench/mask_learning.png.
+of each variant, at the rate that is best then, is drawn in figures/bench/mask_learning.png. Rows with DWR of version 2
+are from when the gradient took the factor of rescaling for a constant; since 3 it does not.
 """
 
 import argparse
@@ -27,11 +28,11 @@ from lt_utils.notebook import figures_folder, results_folder, save_png
 from lt_utils.paper import COLUMNS, PAPER
 from lt_utils.plots import WEIGHTS, networks_of
 from lt_utils.profiles import settings
-from lt_utils.runs import sweep
+from lt_utils.runs import DWR_VERSION, sweep
 
 READ = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # epochs after which validation is read, beside the last one
 TESTED = ["test_accuracy", "best_epoch", "final_test_accuracy"]
-BY = ["network", "rate", "weights", "dwr", "epochs", "seeds", "precision"]
+BY = ["network", "rate", "weights", "dwr", "version", "epochs", "seeds", "precision"]
 
 
 def learn(
@@ -43,7 +44,8 @@ def learn(
     runs = sweep(s, kind="learned", learning_rate=rates, mask1=weights, dwr=dwr)
     for one, curve in zip(runs, curves(runs)):
         metrics = store.metrics(one)
-        learned = dict(zip(BY, [network, one.learning_rate, one.mask1, one.dwr, epochs, seeds, one.precision]))
+        variant = [one.mask1, one.dwr, one.version]
+        learned = dict(zip(BY, [network, one.learning_rate, *variant, epochs, seeds, one.precision]))
         learned["machine"] = metrics["provenance"]["device"]
         for iteration, _, accuracy in curve:
             epoch, within = divmod(iteration, per_epoch)
@@ -69,12 +71,16 @@ def draw(found: pd.DataFrame) -> None:
     for network, axes in zip(networks, grid[0]):
         for i, ((dwr, weights), colour) in enumerate(zip(variants, sns.color_palette("colorblind"))):
             here = read.query("network == @network and weights == @weights and dwr == @dwr")
-            if len(here):
-                last = here[here["epoch"] == here["epochs"].max()]
+            for version, own in here.groupby("version"):
+                constant = dwr and version < DWR_VERSION
+                last = own[own["epoch"] == own["epochs"].max()]
                 chosen = last.loc[last["validation_accuracy"].idxmax(), BY]
-                line = here[(here[BY] == chosen).all(axis=1)]
-                label = WEIGHTS[weights] + ", DWR" * dwr + f" (rate {chosen['rate']:g})"
-                axes.plot(line["epoch"], line["validation_accuracy"], "o-", color=colour, markersize=4, label=label)
+                line = own[(own[BY] == chosen).all(axis=1)]
+                words = WEIGHTS[weights] + ", DWR" * dwr + ", factor constant" * constant
+                label = f"{words} (rate {chosen['rate']:g})"
+                look = {"color": colour, "marker": "x" if constant else "o", "markersize": 4, "label": label}
+                axes.plot(line["epoch"], line["validation_accuracy"], "--" if constant else "-", **look)
+            if len(here):
                 axes.axhline(PAPER[network][papers + i], color=colour, linestyle=":")
         axes.set(title=title(network), xscale="log", xlabel="epochs", ylabel="validation accuracy (%)")
         ticks = [epoch for epoch in READ if epoch <= read[read["network"] == network]["epoch"].max()]

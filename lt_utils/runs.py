@@ -15,7 +15,7 @@ from lt_utils.networks import NETWORKS
 from lt_utils.profiles import PRECISIONS, Profile, Settings, choose
 
 RESULTS_VERSION = 2  # part of every identity: raise it when a change of the code changes results
-DWR_VERSION = 3  # in its place, of masks learned with dynamic weight rescaling
+DWR_VERSION = 3  # in its place, of masks learned with DWR; in 2 the gradient took the factor for a constant
 
 WINNER = ("large_final", "zero")  # criterion and mask-0 action of winning tickets
 KINDS = {
@@ -107,8 +107,12 @@ class Run:
         """Content hash over the fields that differ from their defaults, so that a new field leaves old keys valid."""
         run = self.canonical
         given = {f.name: getattr(run, f.name) for f in fields(Run) if getattr(run, f.name) != f.default}
-        text = json.dumps([DWR_VERSION if run.dwr else RESULTS_VERSION, given], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
+        return hashlib.sha256(json.dumps([run.version, given], sort_keys=True).encode()).hexdigest()[:20]
+
+    @property
+    def version(self) -> int:
+        """Of the code, as far as it changes the run's results."""
+        return DWR_VERSION if self.dwr else RESULTS_VERSION
 
     @cached_property
     def parent(self) -> "Run | None":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lt_utils import data, store
 from lt_utils.networks import NETWORKS, initial_weights
-from lt_utils.runs import RESULTS_VERSION, Run
+from lt_utils.runs import Run
 from lt_utils.starts import restarted, starting_point
 from lt_utils.trainees import rescaling
 
@@ -38,7 +38,7 @@ def save_ticket(run: Run, path: Path | str, trained: bool = False) -> int:
         tensors = store.pack([w != 0 for w in final])
         tensors |= {f"values.{i}": w[w != 0] for i, w in enumerate(final)}
         tensors |= {f"bias.{i}": b for i, b in enumerate(biases)}
-    description = {"format": FORMAT, "results": RESULTS_VERSION, "run": run.describe(), "trained": trained}
+    description = {"format": FORMAT, "results": run.version, "run": run.describe(), "trained": trained}
     path = Path(path)
     store.write_tensors(path, tensors, description=json.dumps(description))
     return path.stat().st_size
@@ -67,9 +67,10 @@ def _read(path: Path | str) -> tuple[Run, bool, dict[str, Tensor]]:
     try:
         tensors, metadata = store.read_tensors(Path(path))
         description = json.loads(metadata["description"])
-        if description["format"] != FORMAT or description["results"] != RESULTS_VERSION:
+        run = Run(**description["run"])
+        if description["format"] != FORMAT or description["results"] != run.version:
             raise ValueError(f"it is of version {description['format']!r}, {description['results']}")
-        return Run(**description["run"]), description["trained"], tensors
+        return run, description["trained"], tensors
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no ticket that can be loaded ({error}): save it again.") from error
 
