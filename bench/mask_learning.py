@@ -32,7 +32,7 @@ from lt_utils.runs import DWR_VERSION, sweep
 
 READ = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # epochs after which validation is read, beside the last one
 TESTED = ["test_accuracy", "best_epoch", "final_test_accuracy"]
-BY = ["network", "rate", "weights", "dwr", "version", "epochs", "seeds", "precision"]
+BY = ["network", "rate", "weights", "dwr", "results_version", "epochs", "seeds", "precision"]
 
 
 def learn(
@@ -64,14 +64,14 @@ def draw(found: pd.DataFrame) -> None:
     best of its rates, beside the paper's test accuracy (dotted)."""
     read = found[found["validation_accuracy"].notna() & (found["epochs"] > 1)]
     networks = networks_of(read)
-    size = {"figsize": (4.4 * len(networks), 4.0), "squeeze": False, "layout": "constrained"}
+    size = {"figsize": (4.4 * len(networks), 4.8), "squeeze": False, "layout": "constrained"}
     figure, grid = plt.subplots(1, len(networks), **size)
     variants = [(dwr, weights) for dwr in (False, True) for weights in WEIGHTS]
     papers = COLUMNS.index("learned, w_i")  # from there on in the order of `variants`
     for network, axes in zip(networks, grid[0]):
         for i, ((dwr, weights), colour) in enumerate(zip(variants, sns.color_palette("colorblind"))):
             here = read.query("network == @network and weights == @weights and dwr == @dwr")
-            for version, own in here.groupby("version"):
+            for version, own in here.groupby("results_version"):
                 constant = dwr and version < DWR_VERSION
                 last = own[own["epoch"] == own["epochs"].max()]
                 chosen = last.loc[last["validation_accuracy"].idxmax(), BY]
@@ -87,7 +87,7 @@ def draw(found: pd.DataFrame) -> None:
         axes.set_xticks(ticks, ticks, fontsize=7)
         axes.set_xticks([], minor=True)
         axes.plot([], [], ":", color="0.4", label="the paper's, on test")
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.17))
         axes.grid(alpha=0.3)
     save_png(figure, figures_folder("bench") / "mask_learning.png", dpi=110)
 
