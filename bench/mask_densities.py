@@ -17,11 +17,11 @@ from bench.training_lengths import EVALUATIONS
 from lt_utils.lottery import run
 from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder
+from lt_utils.plots import WEIGHTS
 from lt_utils.profiles import settings
 from lt_utils.runs import sweep
 
 CRITERIA = ["large_final", "large_final_same_sign", "magnitude_increase_same_sign"]
-WEIGHTS = ["rewind", "constant_same_sign"]
 GRIDS = {"every density": 1, "every second": 2, "every fourth": 4, "every sixth": 6}
 BY = ["network", "iterations", "precision"]
 EACH = [*BY, "criterion", "mask1", "seed"]
@@ -55,7 +55,7 @@ def main() -> None:
         eval_every=max(iterations // EVALUATIONS, 1),
         precision=options.precision,
     )
-    found = best_of(run(sweep(s, kind="found", criterion=CRITERIA, mask1=WEIGHTS)))
+    found = best_of(run(sweep(s, kind="found", criterion=CRITERIA, mask1=list(WEIGHTS))))
     print(found.round(1).to_string(index=False), flush=True)
     keep(results_folder("bench") / "mask_densities.csv", found, BY)
 
