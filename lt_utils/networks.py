@@ -51,7 +51,7 @@ class Network:
     learning_rate: float  # of Adam
     iterations: int  # of one full-length training
     kept: dict[str, float]  # fraction of the weights kept per pruning round, by the layer's role
-    mask_rate: float  # SGD's, of learned supermasks: the authors' (FC), or the best that bench/mask_learning.py found
+    mask_rates: tuple[float, float]  # SGD's, of masks learned without DWR and with: the authors' (FC), or searched for
 
     @property
     def pixels(self) -> tuple[int, ...]:
@@ -95,10 +95,10 @@ _FC, _CONV2, _CONV4, _CONV6 = (
 NETWORKS = {
     network.name: network
     for network in (
-        Network("fc", "mnist", _FC, 1.2e-3, 50_380, {"dense": 0.8, "output": 0.9}, 100.0),
-        Network("conv2", "cifar10", _CONV2, 2e-4, 20_250, {"conv": 0.9, "dense": 0.8, "output": 0.9}, 300.0),
-        Network("conv4", "cifar10", _CONV4, 3e-4, 25_500, {"conv": 0.9, "dense": 0.8, "output": 0.9}, 300.0),
-        Network("conv6", "cifar10", _CONV6, 3e-4, 30_000, {"conv": 0.85, "dense": 0.8, "output": 0.9}, 1000.0),
+        Network("fc", "mnist", _FC, 1.2e-3, 50_380, {"dense": 0.8, "output": 0.9}, (100.0, 100.0)),
+        Network("conv2", "cifar10", _CONV2, 2e-4, 20_250, {"conv": 0.9, "dense": 0.8, "output": 0.9}, (300.0, 300.0)),
+        Network("conv4", "cifar10", _CONV4, 3e-4, 25_500, {"conv": 0.9, "dense": 0.8, "output": 0.9}, (300.0, 300.0)),
+        Network("conv6", "cifar10", _CONV6, 3e-4, 30_000, {"conv": 0.85, "dense": 0.8, "output": 0.9}, (1000.0, 300.0)),
     )
 }
 

@@ -161,7 +161,7 @@ class Settings:
             if self.supermasks:
                 columns[network] |= {
                     "criteria": own.criteria or "all",
-                    "mask_rate": own.mask_rate or NETWORKS[network].mask_rate,
+                    "mask_rate": own.mask_rate or _rates(*NETWORKS[network].mask_rates),
                     "seeds of learned masks": self.seeds_of(network, "learned"),
                 }
         return f"<b>{self.label}</b>" + pd.DataFrame(columns).map(_words).to_html()
@@ -181,6 +181,10 @@ class Settings:
     def iterations(self, network: str) -> int:
         """Training iterations of a network at this scale."""
         return self.at(network).iterations or NETWORKS[network].iterations
+
+
+def _rates(without: float, dwr: float) -> float | str:
+    return without if without == dwr else f"{without}, with DWR {dwr}"
 
 
 def _words(value: Any) -> str:

@@ -182,7 +182,10 @@ def sweep(settings: Settings, kind: str = "train", **axes: Any) -> list[Run]:
         common = _common(settings, choose("kind", kind, KINDS), network) | {"precision": settings.precision(network)}
         axes_here = {"seed": settings.seeds_of(network, kind), **_own_axes(scale, kind), **axes}
         for values in itertools.product(*axes_here.values()):
-            runs.append(Run(network=network, kind=kind, **(common | dict(zip(axes_here, values)))))
+            run = common | dict(zip(axes_here, values))
+            if kind == "learned":
+                run.setdefault("learning_rate", scale.mask_rate or NETWORKS[network].mask_rates[bool(run.get("dwr"))])
+            runs.append(Run(network=network, kind=kind, **run))
     return runs
 
 
@@ -203,7 +206,6 @@ def _common(settings: Settings, kind: str, network: str) -> dict[str, Any]:
         return {
             "iterations": scale.mask_epochs * (training_images // batch),
             "batch": batch,
-            "learning_rate": scale.mask_rate or NETWORKS[network].mask_rate,
             "eval_every": scale.mask_eval_every,
             "test_images": scale.test_images,
         }

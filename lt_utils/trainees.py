@@ -63,11 +63,11 @@ def precisions(run: Run) -> list[torch.dtype]:
     return [*[DTYPES[run.precision]] * (run.layers - 1), torch.float32]
 
 
-def _chosen(mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _chosen(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
     """How a layer's trained weights are chosen: by their indices, if they are few, or by a mask of numbers, or all."""
     if mask.float().mean() < SPARSE:
         return mask.flatten().nonzero().squeeze(1), None
-    return None, None if mask.all() else mask.float()
+    return None, None if mask.all() else mask.to(dtype)
 
 
 class _Layer:
@@ -78,7 +78,7 @@ class _Layer:
     def __init__(self, values: Tensor, mask: Tensor, dtype: torch.dtype) -> None:
         self._values = values.clone()
         self.leaf = self._values.to(dtype).requires_grad_()  # `_values` itself, if it is fp32 already
-        self.index, self.mask = _chosen(mask)
+        self.index, self.mask = _chosen(mask, dtype)
         self.number = values.numel() if self.index is None else len(self.index)
         whole = self.index is None and self.number % LINE == 0
         self.given = self._values if whole else self.sparse(self._values.detach())
@@ -114,7 +114,7 @@ class _Layer:
 
     def collect(self) -> None:
         """Give Adam the gradients of the weights that are trained, and zero those of the frozen ones."""
-        gradient = self.leaf.grad if self.mask is None else self.leaf.grad.float().mul_(self.mask)
+        gradient = self.leaf.grad if self.mask is None else self.leaf.grad.mul_(self.mask)
         self.given.grad = gradient.float() if self.given is self._values else self.sparse(gradient)
 
     def spread(self) -> None:

@@ -64,7 +64,7 @@ CASES = [
 
 
 def case(kind, network, kept, dropout, precision, iterations=7):
-    rate = NETWORKS[network].mask_rate if kind == "learned" else NETWORKS[network].learning_rate
+    rate = NETWORKS[network].mask_rates[0] if kind == "learned" else NETWORKS[network].learning_rate
     same = {"network": network, "kind": kind, "dropout": dropout, "precision": precision, "learning_rate": rate}
     runs = [
         Run(seed=s, dwr=kind == "learned" and bool(s), iterations=iterations, eval_every=4, test_images=100, **same)

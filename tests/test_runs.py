@@ -8,6 +8,7 @@ import torch
 import lt_utils as lt
 from lt_utils import lottery, plan, profiles
 from lt_utils import store as run_store
+from lt_utils.networks import NETWORKS
 from lt_utils.runs import Run
 from lt_utils.starts import starting_point
 
@@ -50,6 +51,17 @@ def test_equal_work_has_one_key_and_different_work_another():
         Run(round=1, dropout=0.5, **BASE),
     ]
     assert len({run.key for run in [dense, *varied]}) == 1 + len(varied) - 2  # large_final, rewind, zero is one run
+
+
+def test_masks_learn_at_the_rate_of_their_network_and_kind_unless_another_is_given():
+    def rates(**given):
+        s = lt.settings("overnight", supermasks=True, networks=["conv6"], seeds=1, **given)
+        return {run.dwr: run.learning_rate for run in lt.sweep(s, kind="learned", dwr=[False, True])}
+
+    assert dict(enumerate(NETWORKS["conv6"].mask_rates)) == rates()
+    assert rates()[False] != rates()[True]
+    assert rates(mask_rate=7.0) == {False: 7.0, True: 7.0}
+    assert {run.learning_rate for run in lt.sweep(lt.settings("smoke"), kind="learned", learning_rate=5.0)} == {5.0}
 
 
 def test_a_run_says_what_it_builds_on():

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import lt_utils as lt
+from lt_utils import speed, tables
 from lt_utils import store as run_store
-from lt_utils import tables
+from lt_utils.runs import Run
 
 
 @pytest.fixture
@@ -214,8 +215,8 @@ def test_masks_are_followed_over_the_epochs_and_tested_at_the_end(store):
     assert (store.parent / "figures" / "bench" / "mask_learning.png").exists()
 
 
-def test_a_profile_adds_up_and_knows_its_operations():
-    from bench.profile import shares
+def test_a_profile_knows_the_operations_of_a_step():
+    from bench.profile import PARTS, spent_on_cpu
 
     def products():
         a = torch.rand(400, 400)
@@ -223,6 +224,7 @@ def test_a_profile_adds_up_and_knows_its_operations():
             a @ a
             yield 1
 
-    found = shares(products(), "cpu")
-    assert found.sum() == pytest.approx(1)
-    assert found["matrix products"] > 0.5 and (found >= 0).all()
+    found = spent_on_cpu(products())
+    assert list(found) == list(PARTS) and max(found, key=found.get) == "matrix products"
+    learned = spent_on_cpu(speed.stepper(Run(kind="learned", batch=250, iterations=1), 4, "cpu"))
+    assert min(learned.values()) > 0

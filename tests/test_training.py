@@ -346,7 +346,7 @@ def test_cuda_agrees_with_the_cpu(precision, kept):
 @pytest.mark.parametrize("kind", ["train", "learned"])
 @pytest.mark.parametrize("network", ["fc", "conv2"])
 def test_a_training_on_cuda_learns_and_goes_on_from_a_checkpoint(kind, network):
-    rate = NETWORKS[network].mask_rate if kind == "learned" else NETWORKS[network].learning_rate
+    rate = NETWORKS[network].mask_rates[0] if kind == "learned" else NETWORKS[network].learning_rate
     short = SHORT | {"learning_rate": rate}
     runs = [Run(network=network, kind=kind, seed=s, dwr=True, precision="bf16", **short) for s in (0, 1)]
     start, images, memory = (
@@ -370,9 +370,9 @@ def test_on_an_accelerator_the_loop_waits_for_no_number(monkeypatch, kind, netwo
     """The device "meta" stands in: it has shapes but no numbers, so that to read one is an error. What is done once per
     training, before the loop, is replaced."""
 
-    def chosen(mask):
+    def chosen(mask, dtype):
         few = torch.zeros(int(kept * mask.numel()), dtype=torch.long, device=mask.device)
-        return (few, None) if kept < SPARSE else (None, None if kept == 1 else mask.float())
+        return (few, None) if kept < SPARSE else (None, None if kept == 1 else mask.to(dtype))
 
     monkeypatch.setattr(trainees, "_chosen", chosen)
     monkeypatch.setattr(randomness, "generator", lambda *key, device: torch.Generator())
