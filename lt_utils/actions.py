@@ -1,5 +1,6 @@
 """What kept weights restart from (mask-1 actions, Zhou et al. 2019, section 3) and what pruned weights are frozen at
-(mask-0 actions, section 4). An action works on one layer; all tensors have the layer's shape and lie on the CPU.
+(mask-0 actions, section 4). An action works on one layer; all tensors have the layer's shape and lie on one
+device; random numbers come from the CPU, the same for every device.
 
 To add an action write its function below under `@mask1` or `@mask0`; everything else finds it by its name.
 """
@@ -62,7 +63,7 @@ def rewind(p: Pruning) -> Tensor:
 @mask1
 def reinit(p: Pruning) -> Tensor:
     """A fresh draw from the initial distribution."""
-    return draw(p.layer, p.source)
+    return draw(p.layer, p.source).to(p.w_i.device)
 
 
 @mask1
@@ -70,14 +71,15 @@ def reshuffle(p: Pruning) -> Tensor:
     """The start values of the layer's kept weights, permuted among the kept weights."""
     values = p.w_i.clone()
     own = p.w_i[p.kept]
-    values[p.kept] = own[torch.randperm(len(own), generator=p.source)]
+    values[p.kept] = own[torch.randperm(len(own), generator=p.source).to(own.device)]
     return values
 
 
 @mask1
 def constant(p: Pruning) -> Tensor:
     """+a or -a at random; a is the standard deviation of the layer's initial values."""
-    return p.w_0.std() * (2 * torch.randint(2, p.w_0.shape, generator=p.source) - 1)
+    signs = 2 * torch.randint(2, p.w_0.shape, generator=p.source) - 1
+    return p.w_0.std() * signs.to(p.w_0.device)
 
 
 @mask1
@@ -128,7 +130,7 @@ def control_random(p: Pruning) -> Tensor:
     where = p.pruned.nonzero(as_tuple=True)
     chosen = torch.randperm(len(where[0]), generator=p.source)[: int((p.toward_zero & p.pruned).sum())]
     values = p.w_i.clone()
-    values[tuple(axis[chosen] for axis in where)] = 0
+    values[tuple(axis[chosen.to(axis.device)] for axis in where)] = 0
     return values
 
 

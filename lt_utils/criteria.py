@@ -125,14 +125,15 @@ def cut(scores: Tensor, count: int, source: torch.Generator) -> Tensor:
     mask = scores >= threshold
     tied = (scores == threshold).nonzero().squeeze(1)
     still_to_prune = count - int((~mask).sum())
-    mask[tied[torch.randperm(len(tied), generator=source)[:still_to_prune]]] = False
+    chosen = torch.randperm(len(tied), generator=source)[:still_to_prune]
+    mask[tied[chosen.to(tied.device)]] = False
     return mask
 
 
 def prune(name: str, w_i: Tensor, w_f: Tensor, mask: Tensor, count: int, source: torch.Generator) -> Tensor:
     """The mask after pruning `count` more of a layer's kept weights by criterion `name`; pruned weights stay pruned.
 
-    All tensors have the layer's shape and lie on the CPU.
+    All tensors have the layer's shape and lie on one device; `source` is the CPU's.
     """
     pruned = mask.clone()
     pruned[mask] = cut(CRITERIA[name](w_i[mask], w_f[mask]), count, source)

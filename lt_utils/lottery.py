@@ -79,8 +79,8 @@ class _Checkpoints:
 def _do(runs: list[Run], device: str, deadline: float) -> None:
     """Train one stack and keep its results. Raises torch.OutOfMemoryError if the stack is too large."""
     began = time.monotonic()
-    points = [starting_point(run) for run in runs]
-    weights, masks = ([torch.stack(layer).to(device) for layer in zip(*part)] for part in zip(*points))
+    points = [starting_point(run, device) for run in runs]
+    weights, masks = ([torch.stack(layer) for layer in zip(*part)] for part in zip(*points))
     dataset = data.load(NETWORKS[runs[0].network].dataset, device, DTYPES[runs[0].precision])
     progress = Progress.current()
     if runs[0].kind == "found":
@@ -99,7 +99,8 @@ def _do(runs: list[Run], device: str, deadline: float) -> None:
             **(distances(run, m) if run.kind == "train" else {}),
             **outcome.metrics,
         }
-        store.save(run, outcome, w, outcome.masks or m, device, seconds)
+        start, masks = ([layer.cpu() for layer in part] for part in (w, outcome.masks or m))
+        store.save(run, outcome, start, masks, device, seconds)
 
 
 def missing(runs: Iterable[Run], weights: bool = False) -> dict[str, Run]:

@@ -122,7 +122,7 @@ PROFILES = {
         mask_epochs=2000,
         mask_eval_every=220,
         precision="fp32",
-        conv={"mask_rate": 300.0},  # Conv6's own is too high for so long
+        conv={"precision": "bf16", "mask_rate": 300.0},  # Conv6's own is too high for so long
     ),
 }
 
@@ -169,8 +169,9 @@ class Settings:
     def precision(self, network: str) -> str:
         """Precision of a network's matrix products: the profile's; or what the environment's `PRECISION` says of all
         networks (`fp32`) or of single ones (`fc=bf16 conv2=fp32`); or the machine's fast one."""
-        if self.scale.precision:
-            return self.scale.precision
+        own = self.at(network).precision
+        if own:
+            return own
         asked = {}
         for word in os.environ.get("PRECISION", "").split():
             whose, _, precision = word.rpartition("=")

@@ -11,7 +11,7 @@ from lt_utils.trainees import Trainee
 
 Step = Callable[[Tensor], None]  # a step of a stack on its batches (M, B), rows of the training set
 ORDINARY = 3  # steps before a recording, which is then checked with the same ones
-TOLERANCE = 0.02  # of how far these steps moved a network; a recording that skips or repeats anything is off by more
+TOLERANCE = 0.1  # of how far these steps moved a network; a recording that skips or repeats anything is off by more
 
 
 def cuda_graph(step: Step, rows: Tensor, streams: list[torch.Generator]) -> Step:
@@ -65,9 +65,10 @@ class Recorded:
             replay = self.record(self.step, self.ordinary[0], self.trainee.streams())
             for rows in self.ordinary:
                 replay(rows)
-            if _agree(self.trainee.state(), after, self.before):
+            off = _difference(self.trainee.state(), after, self.before)
+            if off <= TOLERANCE:
                 return replay
-            why = "its replay does not train as the step itself does"
+            why = f"its replay does not train as the step itself does: it is off by {100 * off:.1f} %"
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -94,14 +95,15 @@ def _on(stream: torch.cuda.Stream | None) -> Iterator[None]:
     here.wait_stream(stream)
 
 
-def _agree(ours: dict[str, Tensor], theirs: dict[str, Tensor], before: dict[str, Tensor]) -> bool:
-    """Whether two states are one, but for rounding, in every tensor of every network; random streams to the bit."""
+def _difference(ours: dict[str, Tensor], theirs: dict[str, Tensor], before: dict[str, Tensor]) -> float:
+    """How far apart two states are, of how far they went from `before`: the most in any tensor of any network. Random
+    streams are the same to the bit, or infinitely far apart."""
+    most = 0.0
     for name, there in theirs.items():
         if not there.is_floating_point():
-            if not torch.equal(ours[name], there):
-                return False
+            most = most if torch.equal(ours[name], there) else torch.inf
             continue
         here, there, start = (t.nan_to_num().flatten(1) for t in (ours[name], there, before[name]))
-        if ((here - there).norm(dim=1) > TOLERANCE * (there - start).norm(dim=1)).any():
-            return False
-    return True
+        apart, went = (here - there).norm(dim=1), (there - start).norm(dim=1)
+        most = max(most, torch.where(apart > 0, apart / went, 0.0).max().item())
+    return most

@@ -1,5 +1,6 @@
 """Where a run starts: weights and masks made from the seed and from the run that it builds on."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -16,23 +17,28 @@ from lt_utils.runs import Run
 Layers = list[Tensor]
 
 
-@lru_cache(maxsize=4)
-def finished_weights(run: Run) -> tuple[Layers, Layers, Layers]:
-    """Start, final weights and mask of a finished run, a tensor per layer each."""
+def _on(device: str, layers: Iterable[Tensor]) -> Layers:
+    return [layer.to(device) for layer in layers]
+
+
+@lru_cache(maxsize=8)
+def finished_weights(run: Run, device: str = "cpu") -> tuple[Layers, Layers, Layers]:
+    """Start, final weights and mask of a finished run, a tensor per layer each, on a device."""
     start, final, _ = store.weights(run)
-    return start, final, store.mask(run)
+    return _on(device, start), _on(device, final), _on(device, store.mask(run))
 
 
-def starting_point(run: Run) -> tuple[Layers, Layers]:
-    """Start weights and mask of a run, a CPU tensor per layer each. Its parent must be finished."""
-    initial = initial_weights(run.network, run.seed)
+def starting_point(run: Run, device: str = "cpu") -> tuple[Layers, Layers]:
+    """Start weights and mask of a run, a tensor per layer each, made on `device` from random numbers of the CPU's. Its
+    parent must be finished."""
+    initial = _on(device, initial_weights(run.network, run.seed))
     ones = [torch.ones_like(w, dtype=torch.bool) for w in initial]
     if run.parent is None:  # dense, or a learned supermask
         w_i, w_f, before, kept = list(initial), list(initial), ones, ones
     elif run.parent.round == run.canonical.round and run.kind == "train":  # the winning ticket's mask
-        w_i, w_f, before, kept = list(initial), list(initial), ones, store.mask(run.parent)
+        w_i, w_f, before, kept = list(initial), list(initial), ones, _on(device, store.mask(run.parent))
     else:
-        w_i, w_f, before = finished_weights(run.parent)
+        w_i, w_f, before = finished_weights(run.parent, device)
         counts = run.canonical.prune_counts([int(mask.sum()) for mask in before])
         kept = [
             prune(run.criterion, *tensors, count, _source(run, "ties", i))
@@ -50,7 +56,7 @@ def restarted(run: Run, i: int, w_0: Tensor, w_i: Tensor, w_f: Tensor, kept: Ten
     pruning = Pruning(layer, w_0, w_i, w_f, kept, pruned, _source(run, "restart", i))
     values = restart(pruning, run.mask1, run.mask0)
     if run.noise:
-        noise = torch.randn(values.shape, generator=_source(run, "noise", i))
+        noise = torch.randn(values.shape, generator=_source(run, "noise", i)).to(values.device)
         values = torch.where(kept, values + run.noise * layer.glorot_std * noise, values)
     return values
 
@@ -66,7 +72,7 @@ def distances(run: Run, kept: Layers) -> dict[str, float]:
     dense = replace(run, round=0).canonical
     if dense == run.canonical or not store.has_weights(dense):
         return {}
-    start, final, _ = finished_weights(dense)
+    start, final, _ = finished_weights(dense, str(kept[0].device))
     went = [(f - s).abs() / layer.glorot_std for s, f, layer in zip(start, final, NETWORKS[run.network].layers)]
     both = {"distance_kept": kept, "distance_pruned": [~k for k in kept]}
     return {name: sum(w[m].mean().item() for w, m in zip(went, masks)) / len(went) for name, masks in both.items()}
