@@ -28,10 +28,11 @@ from lt_utils.runs import Run
 from lt_utils.trainees import DTYPES
 from lt_utils.training import evaluate
 
-REPEATS, SECONDS = 5, 0.6
+REPEATS = {"cpu": 5, "cuda": 3}
+SECONDS = {"cpu": 0.6, "cuda": 0.2}  # of one measurement: a GPU does hundreds of steps in that time
 LONG = 10_000  # milliseconds; so long a step is measured once
 STACKS = {"cpu": (1, 4, 16, 64, 256), "cuda": (1, 4, 16, 64, 256, speed.GPU_STACK)}  # as far as the memory goes
-LAUNCH_BOUND = 16  # networks in a stack, up to which a GPU is measured without a recording, too
+LAUNCH_BOUND = 1  # networks in a stack, up to which a GPU is measured without a recording, too
 BATCH = {"train": 60, "learned": 250}
 WEIGHT_ACCESSES = {"train": 13, "learned": 16}  # see `traffic`
 ACTIVATION_ACCESSES = 6
@@ -99,21 +100,19 @@ def traffic(run: Run) -> float:
     )
 
 
-def peak_memory(run: Run, networks: int, device: str) -> float:
-    """MB that a process holds at most while it trains a stack, PyTorch and the data set included (on a GPU: that
-    PyTorch has allocated there); read in a process of its own."""
+def peak_memory(run: Run, networks: int) -> float:
+    """MB that a process holds at most while it trains a stack on a CPU, PyTorch and the data set included; read in a
+    process of its own."""
     code = f"""
-import pathlib, torch
+import pathlib
 from lt_utils import speed
 from lt_utils.runs import Run
-loop = speed.stepper(Run(**{run.describe()}), {networks}, {device!r})
+loop = speed.stepper(Run(**{run.describe()}), {networks}, "cpu")
 next(loop)
-if {device!r} == "cpu":
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget what loading took
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget what loading took
 next(loop)
 lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-peak = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-print((torch.cuda.max_memory_allocated() if {device!r} != "cpu" else peak) / 1e6)
+print(next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e6)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=data.ROOT)
     return float(done.stdout) if not done.returncode else float("nan")
@@ -169,7 +168,7 @@ def options(description: str) -> argparse.Namespace:
 def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.DataFrame:
     """The table of one network and kind of training."""
     run, place = run_of(network, kind), place_of(device)
-    loops, numbers, runs = {}, {}, {}
+    loops, numbers, runs, memory = {}, {}, {}, {}
     for precision in formats():
         for number in stacks(run, device):
             without_graph = place == "cuda" and number <= LAUNCH_BOUND
@@ -177,16 +176,23 @@ def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.Data
                 name = f"stack of {number}, {precision}{graph}"
                 runs[name], numbers[name] = replace(run, precision=precision), number
                 loops[name] = speed.stepper(runs[name], number, device, recorded=not graph)
+                if place == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)
+                    before = torch.cuda.memory_allocated(device)
                 for _ in range(ORDINARY + 1 if place == "cuda" else 1):  # until the step is recorded
                     next(loops[name])
+                if place == "cuda":  # without the data set
+                    memory[name] = (torch.cuda.max_memory_allocated(device) - before) / 1e6
     times = {"idiomatic loop": [], "in-memory loop": [], **{name: [] for name in loops}}
-    for repeat in range(REPEATS):
+    for repeat in range(REPEATS[place]):
         for name in ("idiomatic", "in-memory"):
-            times[f"{name} loop"].append(baselines.measure(network, kind, name, device, SECONDS))
+            times[f"{name} loop"].append(baselines.measure(network, kind, name, device, SECONDS[place]))
         for name, loop in loops.items():
             if not repeat or times[name][0] * numbers[name] < LONG:
-                times[name].append(1000 * speed.measure(loop, device, SECONDS))
+                times[name].append(1000 * speed.measure(loop, device, SECONDS[place]))
     rows, largest = [], {[name for name in loops if name.endswith(f)][-1] for f in formats()}
+    if place == "cpu":
+        memory = {name: peak_memory(runs[name], numbers[name]) for name in largest}
     for name, values in times.items():
         ms = statistics.median(values)
         rows.append(
@@ -198,7 +204,7 @@ def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.Data
                 "x idiomatic": statistics.median(times["idiomatic loop"]) / ms,
                 "x in-memory": statistics.median(times["in-memory loop"]) / ms,
                 "images/s": 1e3 * run.batch / ms,
-                "process MB": peak_memory(runs[name], numbers[name], device) if name in largest else None,
+                "process MB": memory.get(name),
             }
         )
     return pd.DataFrame(rows)
@@ -218,7 +224,7 @@ def evaluation_cost(network: str, device: str) -> float:
 
     loop = validations()
     next(loop)
-    return 1000 * statistics.median(speed.measure(loop, device, SECONDS) for _ in range(3))
+    return 1000 * statistics.median(speed.measure(loop, device, SECONDS[place_of(device)]) for _ in range(3))
 
 
 def main() -> None:
@@ -228,7 +234,7 @@ def main() -> None:
         data.arrays(name)
     device, baselines = given.device, Baselines()
     machine = machine_name(device)
-    print(f"{machine}; medians of {REPEATS} interleaved rounds")
+    print(f"{machine}; medians of {REPEATS[place_of(device)]} interleaved rounds")
     parts, extra, rates = [], [], machine_rates(device)
     for network in given.networks:
         for kind in given.kinds:

@@ -58,7 +58,7 @@ class _Timed(TorchDispatchMode):
 
 def spent_on_cpu(loop: Iterator[int]) -> dict[str, float]:
     """Seconds of a network-step in each part."""
-    steps, end = 0, time.perf_counter() + 3 * SECONDS
+    steps, end = 0, time.perf_counter() + 3 * SECONDS["cpu"]
     with _Timed() as timed:
         while not steps or time.perf_counter() < end:
             steps += next(loop)
@@ -76,7 +76,7 @@ def spent_on_gpu(loop: Iterator[int], device: str) -> dict[str, float]:
             yield networks
 
     with profile(acc_events=True) as seen:
-        speed.measure(counted(), device, 3 * SECONDS)
+        speed.measure(counted(), device, 3 * SECONDS["cuda"])
     spent = dict.fromkeys(PARTS, 0.0)
     for event in seen.key_averages():
         if event.device_type == DeviceType.CPU and event.key.startswith("aten::"):  # a kernel counts with who called it
@@ -90,7 +90,7 @@ def where(network: str, kind: str, device: str) -> pd.DataFrame:
     stack = max(size for size in stacks(run, device) if size <= LARGEST)
     loop = speed.stepper(run, stack, device, recorded=False)
     next(loop)
-    ms = 1000 * min(speed.measure(loop, device, SECONDS) for _ in range(3))
+    ms = 1000 * min(speed.measure(loop, device, SECONDS[place_of(device)]) for _ in range(3))
     spent = spent_on_gpu(loop, device) if device.startswith("cuda") else spent_on_cpu(loop)
     found = {part: 1000 * seconds for part, seconds in spent.items()}
     found[REST] = max(0.0, ms - sum(found.values()))

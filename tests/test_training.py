@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lt_utils import data, lottery, networks, randomness, trainees
+from lt_utils import data, lottery, networks, randomness, starts, trainees
+from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
+from lt_utils.criteria import CRITERIA
 from lt_utils.networks import NETWORKS, forward, initial_weights
 from lt_utils.randomness import Dropout
 from lt_utils.runs import Run
@@ -340,6 +342,24 @@ def test_cuda_agrees_with_the_cpu(precision, kept):
     for a, b in zip(train(runs, start, images_of(runs[0])), train(runs, there(start), images_of(runs[0], "cuda"))):
         assert a.metrics["test_accuracy"] == pytest.approx(b.metrics["test_accuracy"], abs=0.5)
         assert a.metrics["validation_loss"] == pytest.approx(b.metrics["validation_loss"], rel=0.02)
+
+
+@CUDA
+def test_masks_and_restarts_made_on_cuda_are_those_of_the_cpu(monkeypatch):
+    start, source = initial_weights("fc", 0), torch.Generator().manual_seed(0)
+    final = [w + 0.05 * torch.randn(w.shape, generator=source) for w in start]
+    finished = start, final, [torch.rand(w.shape, generator=source) < 0.7 for w in start]
+    monkeypatch.setattr(
+        starts, "finished_weights", lambda _, device: [[t.to(device) for t in part] for part in finished]
+    )
+    pruned = Run(round=1, stride=4)
+    runs = [replace(pruned, criterion=name) for name in CRITERIA]
+    runs += [replace(pruned, mask1=name) for name in MASK1_ACTIONS] + [replace(pruned, mask0=n) for n in MASK0_ACTIONS]
+    for run in runs:
+        (weights, masks), (there_weights, there_masks) = (starting_point(run, device) for device in ("cpu", "cuda"))
+        for w, m, tw, tm in zip(weights, masks, there_weights, there_masks):
+            assert tm.is_cuda and torch.equal(tm.cpu(), m), run
+            torch.testing.assert_close(tw.cpu(), w)
 
 
 @CUDA
