@@ -99,8 +99,7 @@ def _do(runs: list[Run], device: str, deadline: float) -> None:
             **(distances(run, m) if run.kind == "train" else {}),
             **outcome.metrics,
         }
-        start, masks = ([layer.cpu() for layer in part] for part in (w, outcome.masks or m))
-        store.save(run, outcome, start, masks, device, seconds)
+        store.save(run, outcome, w, outcome.masks or m, device, seconds)
 
 
 def missing(runs: Iterable[Run], weights: bool = False) -> dict[str, Run]:

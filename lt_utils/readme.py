@@ -96,8 +96,9 @@ def _supermasks(labels: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _measured() -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
-    """What `make bench` measured, the last machine first: its name, its rates in words, the speeds, the profile."""
+def _measured() -> Iterator[tuple[str, str, str, pd.DataFrame, pd.DataFrame]]:
+    """What `make bench` measured, GPUs first and then CPUs, the last machine first: which of the two it is, its name,
+    its rates in words, the speeds, the profile."""
     for path in sorted(results_folder("bench").glob("*_machine.csv"), reverse=True):
         place = path.name.removesuffix("_machine.csv")
         every, profiles = pd.read_csv(path), path.with_name(f"profile_{place}.csv")
@@ -106,19 +107,21 @@ def _measured() -> Iterator[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
         for machine, measured in reversed(each):
             rates = every[every["machine"] == machine].itertuples()
             named = ", ".join(f"{row.quantity} {_number(row.value)}" for row in rates)
-            yield machine, named, measured, profiles[profiles["machine"] == machine]
+            yield place, machine, named, measured, profiles[profiles["machine"] == machine]
 
 
 def speed() -> str:
-    """The ordinary loops and our best on the machine measured last."""
-    machine, _, measured, _ = next(_measured())
-    return f"{machine}:\n\n{_markdown(_speeds(measured))}"
+    """The ordinary loops and our best on the GPU and on the CPU measured last."""
+    last = {}
+    for place, machine, _, measured, _ in _measured():
+        last.setdefault(place, f"{machine}:\n\n{_markdown(_speeds(measured))}")
+    return "\n\n".join(last.values())
 
 
 def speeds() -> str:
     """The same machine by machine, with their rates and where a network-step's time goes."""
     parts = []
-    for machine, rates, measured, profile in _measured():
+    for _, machine, rates, measured, profile in _measured():
         parts += [f"### {machine}", f"{rates}.", _markdown(_speeds(measured))]
         if len(profile):
             parts += ["Where a network-step's time goes there, %:", _markdown(_profile(profile))]
@@ -139,7 +142,8 @@ def _speeds(measured: pd.DataFrame) -> pd.DataFrame:
                 "x idiomatic": f"{best['x idiomatic']:.1f}",
                 "images/s": f"{best['images/s']:,.0f}",
                 "floor, ms": _number(best["floor ms"]),
-                "share of the matrix rate": f"{100 * best['share of FLOP/s']:.0f} %",
+                "share of the floor": f"{100 * best['floor ms'] / best['ms per network-step']:.0f} %",
+                "of the matrix rate": f"{100 * best['share of FLOP/s']:.0f} %",
             }
         )
     return pd.DataFrame(rows)

@@ -182,7 +182,7 @@ def _tensors(run: Run, name: str) -> dict[str, Tensor]:
 
 def pack(masks: list[Tensor]) -> dict[str, Tensor]:
     """Masks as one bit per weight."""
-    return {f"mask.{i}": torch.from_numpy(np.packbits(m.numpy())) for i, m in enumerate(masks)}
+    return {f"mask.{i}": torch.from_numpy(np.packbits(m.cpu().numpy())) for i, m in enumerate(masks)}
 
 
 def unpack(network: str, packed: dict[str, Tensor]) -> list[Tensor]:
@@ -226,7 +226,7 @@ def save(run: Run, outcome: Outcome, start: list[Tensor], masks: list[Tensor], d
     if run.has_heirs:
         named = {"start": start, "final": outcome.weights, "bias": outcome.biases}
         write_tensors(
-            entry / "weights.safetensors", {f"{n}.{i}": t for n, ts in named.items() for i, t in enumerate(ts)}
+            entry / "weights.safetensors", {f"{n}.{i}": t.cpu() for n, ts in named.items() for i, t in enumerate(ts)}
         )
     write_json(entry / "run.json", content)
     _checkpoint(run).unlink(missing_ok=True)
