@@ -345,6 +345,28 @@ def test_cuda_agrees_with_the_cpu(precision, kept):
 
 
 @CUDA
+@pytest.mark.parametrize("name", ["conv2", "conv6"])
+def test_networks_side_by_side_on_cuda_are_computed_as_alone(name):
+    source, seeds = torch.Generator().manual_seed(0), range(6)
+    stack = [torch.stack(layer).cuda() for layer in zip(*(initial_weights(name, seed) for seed in seeds))]
+
+    def results(weights, images):
+        weights = [w.clone().requires_grad_() for w in weights]
+        biases = [w.new_zeros(w.shape[:2]).requires_grad_() for w in weights]
+        logits = forward(NETWORKS[name], weights, biases, images)
+        (logits**2).sum().backward()
+        return [logits.detach(), *(t.grad for t in [*weights, *biases])]
+
+    for _ in range(3):
+        images = torch.rand(len(seeds), 60, 3, 32, 32, generator=source).cuda()
+        together = results(stack, images)
+        for m in seeds:
+            own = slice(m, m + 1)
+            for ours, alone in zip(together, results([w[own] for w in stack], images[own])):
+                assert (ours[own] - alone).norm() <= 0.01 * alone.norm()
+
+
+@CUDA
 def test_masks_and_restarts_made_on_cuda_are_those_of_the_cpu(monkeypatch):
     start, source = initial_weights("fc", 0), torch.Generator().manual_seed(0)
     final = [w + 0.05 * torch.randn(w.shape, generator=source) for w in start]
