@@ -170,6 +170,7 @@ def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.Data
     run, place = run_of(network, kind), place_of(device)
     loops, numbers, runs, memory = {}, {}, {}, {}
     for precision in formats():
+        data.load(NETWORKS[network].dataset, device, DTYPES[precision])  # counts with no stack's memory
         for number in stacks(run, device):
             without_graph = place == "cuda" and number <= LAUNCH_BOUND
             for graph in ("", ", no CUDA graph")[: 1 + without_graph]:
@@ -181,7 +182,7 @@ def bench(network: str, kind: str, device: str, baselines: Baselines) -> pd.Data
                     before = torch.cuda.memory_allocated(device)
                 for _ in range(ORDINARY + 1 if place == "cuda" else 1):  # until the step is recorded
                     next(loops[name])
-                if place == "cuda":  # without the data set
+                if place == "cuda":
                     memory[name] = (torch.cuda.max_memory_allocated(device) - before) / 1e6
     times = {"idiomatic loop": [], "in-memory loop": [], **{name: [] for name in loops}}
     for repeat in range(REPEATS[place]):

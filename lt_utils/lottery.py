@@ -96,7 +96,7 @@ def _do(runs: list[Run], device: str, deadline: float) -> None:
         outcome.metrics = {
             "weights_remaining": kept,
             **{f"layer_{i}_remaining": v for i, v in enumerate(layers)},
-            **(distances(run, m) if run.kind == "train" else {}),
+            **(distances(run, m, device) if run.kind == "train" else {}),
             **outcome.metrics,
         }
         store.save(run, outcome, w, outcome.masks or m, device, seconds)

@@ -174,18 +174,26 @@ def _streams(device: torch.device) -> list[torch.cuda.Stream]:
 
 
 @contextmanager
+def forked(streams: list[torch.cuda.Stream]) -> Iterator[None]:
+    """What is meanwhile computed on the streams of a GPU comes after what was asked for before, and before what is
+    asked for after."""
+    here = torch.cuda.current_stream(streams[0].device)
+    for stream in streams:
+        stream.wait_stream(here)
+    yield
+    for stream in streams:
+        here.wait_stream(stream)
+
+
+@contextmanager
 def _side_by_side(device: torch.device) -> Iterator[list[Callable[[], AbstractContextManager]]]:
-    """Contexts under which what is computed may overlap: on a GPU, which one network does not fill, streams, after
-    what was asked for before and before what is asked for after; on a CPU a single one, of no effect."""
+    """Contexts under which what is computed may overlap: on a GPU, which one network does not fill, streams; on a CPU
+    a single one, of no effect."""
     if device.type != "cuda":
         yield [nullcontext]
         return
-    here, own = torch.cuda.current_stream(device), _streams(device)
-    for stream in own:
-        stream.wait_stream(here)
-    yield [partial(torch.cuda.stream, stream) for stream in own]
-    for stream in own:
-        here.wait_stream(stream)
+    with forked(_streams(device)):
+        yield [partial(torch.cuda.stream, stream) for stream in _streams(device)]
 
 
 def features(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:

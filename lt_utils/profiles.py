@@ -122,7 +122,7 @@ PROFILES = {
         mask_epochs=2000,
         mask_eval_every=220,
         precision="fp32",
-        conv={"precision": "bf16", "mask_rate": 300.0},  # Conv6's own is too high for so long
+        conv={"precision": "bf16", "mask_rate": 300.0},  # the fast one; Conv6's own rate is too high for so long
     ),
 }
 

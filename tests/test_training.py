@@ -389,7 +389,7 @@ def test_masks_and_restarts_made_on_cuda_are_those_of_the_cpu(monkeypatch):
 @pytest.mark.parametrize("network", ["fc", "conv2"])
 def test_a_training_on_cuda_learns_and_goes_on_from_a_checkpoint(kind, network):
     rate = NETWORKS[network].mask_rates[0] if kind == "learned" else NETWORKS[network].learning_rate
-    short = SHORT | {"learning_rate": rate, "iterations": 90 if kind == "learned" else 30}  # masks learn slowly
+    short = SHORT | {"learning_rate": rate, "iterations": 90 if (kind, network) == ("learned", "conv2") else 30}
     runs = [Run(network=network, kind=kind, seed=s, dwr=True, precision="bf16", **short) for s in (0, 1)]
     start, images, memory = (
         there(stacked([starting_point(run) for run in runs])),
@@ -401,7 +401,7 @@ def test_a_training_on_cuda_learns_and_goes_on_from_a_checkpoint(kind, network):
         train(runs, start, images, checkpoints=memory)
     for a, b in zip(whole, train(runs, start, images, checkpoints=memory)):
         assert a.metrics["test_accuracy"] > 15
-        assert a.metrics["validation_loss"] == pytest.approx(b.metrics["validation_loss"], rel=0.05)
+        assert a.metrics["validation_loss"] == pytest.approx(b.metrics["validation_loss"], rel=0.02)
 
 
 @pytest.mark.parametrize(
