@@ -148,7 +148,9 @@ def place_of(device: str) -> str:
 
 def run_of(network: str, kind: str) -> Run:
     """What is measured of a network and kind of training."""
-    return Run(network=network, kind=kind, batch=BATCH[kind], learning_rate=NETWORKS[network].learning_rate)
+    own = NETWORKS[network]
+    rate = own.mask_rates[False] if kind == "learned" else own.learning_rate
+    return Run(network=network, kind=kind, batch=BATCH[kind], learning_rate=rate)
 
 
 def stacks(run: Run, device: str) -> list[int]:

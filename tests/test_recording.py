@@ -1,7 +1,7 @@
 """The recorded step. A CUDA graph is stood in for by a recording of a step's tensor operations, done over again on the
 very same tensors: what a step does through Python is lost in it, as in a graph, and to read a number is an error."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 
 import pytest
@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from lt_utils import data, training
 from lt_utils.networks import NETWORKS, initial_weights
-from lt_utils.recording import Recorded
+from lt_utils.recording import CHECKED, ORDINARY, Recorded
 from lt_utils.runs import Run
 from lt_utils.trainees import DTYPES, Start
 from lt_utils.training import train
@@ -98,19 +98,25 @@ def assert_same(ours, theirs):
         assert all(torch.equal(x, y) for x, y in zip(a.weights + a.biases + a.masks, b.weights + b.biases + b.masks))
 
 
+def counted(record):
+    """The same recording, and the rows of its replays."""
+    replays = []
+
+    def noted(*given, trainee):
+        replay = record(*given, trainee=trainee)
+        return lambda rows: (replay(rows), replays.append(rows))
+
+    return noted, replays
+
+
 @pytest.mark.parametrize("which", CASES)
 @pytest.mark.filterwarnings("error")
 def test_training_with_a_recorded_step_gives_the_same_bits(monkeypatch, which):
     runs, start = case(*which)
     expected = trained(monkeypatch, runs, start)
-    replays = []
-
-    def record(*given, trainee):
-        replay = taped(*given, trainee=trainee)
-        return lambda rows: (replay(rows), replays.append(rows))
-
+    record, replays = counted(taped)
     assert_same(trained(monkeypatch, runs, start, record), expected)
-    assert len(replays) == runs[0].iterations
+    assert len(replays) == runs[0].iterations - ORDINARY + CHECKED
 
 
 def stale(step, rows, streams, trainee):
@@ -144,6 +150,19 @@ def detached(step, rows, streams, trainee):
     return replay
 
 
+def stuck(step, rows, streams, trainee):
+    """Counts no further than when it was recorded, as a graph does of what Python counts."""
+    replay, counts = taped(step, rows, streams, trainee), [s["step"] for s in trainee.optimiser.state.values()]
+    stood = [count.clone() for count in counts]
+
+    def again(others):
+        for count, then in zip(counts, stood):
+            count.copy_(then)
+        replay(others)
+
+    return again
+
+
 def impossible(step, rows, streams, trainee):
     """The step reads a number, in the middle."""
     with Tape():
@@ -159,6 +178,7 @@ def impossible(step, rows, streams, trainee):
         (lazy, "learned", "does not train as the step"),
         (frozen_streams, "learned", "does not train as the step"),
         (detached, "train", "does not train as the step"),
+        (stuck, "train", "does not train as the step"),
         (impossible, "train", "operation not permitted when stream is capturing"),
         (impossible, "learned", "operation not permitted when stream is capturing"),
     ],
@@ -169,6 +189,29 @@ def test_a_recording_that_is_not_the_step_is_not_used(monkeypatch, record, kind,
     with pytest.warns(UserWarning, match=f"no CUDA graph of the training step .*{why}.*without, slower"):
         ours = trained(monkeypatch, runs, start, record)
     assert_same(ours, expected)
+
+
+def rounding(step, rows, streams, trainee):
+    """Rounds otherwise than the step itself: by half a percent of what it does."""
+    replay, source = taped(step, rows, streams, trainee), torch.Generator().manual_seed(0)
+
+    def again(others):
+        before = [t.detach().clone() for t in trainee.trained]
+        replay(others)
+        with torch.no_grad():
+            for now, was in zip(trainee.trained, before):
+                now.addcmul_(now - was, torch.randn(now.shape, generator=source), value=0.005)
+
+    return again
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_recording_that_rounds_otherwise_is_used_even_where_steps_amplify_it(monkeypatch):
+    runs, start = case("learned", "conv6", 1.0, 0.0, "bf16", iterations=ORDINARY + 1)
+    runs = [replace(run, dwr=True, learning_rate=NETWORKS["conv6"].mask_rates[True]) for run in runs]
+    record, replays = counted(rounding)
+    trained(monkeypatch, runs, start, record)
+    assert len(replays) == CHECKED + 1
 
 
 def test_want_of_memory_while_recording_is_not_hushed_up(monkeypatch):
