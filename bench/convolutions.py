@@ -1,26 +1,31 @@
-"""Three ways to run the convolutions of a stack: network by network, as one grouped convolution, or vmapped.
+"""Ways to run the convolutions of a stack: network by network, as one grouped convolution, or vmapped.
 
     python -m bench.convolutions --networks conv2 conv4 conv6 --device cpu
 
 A row per network, way, size of the stack and precision in results/bench/convolutions_DEVICE.csv: milliseconds per
-network of a forward and backward pass of the convolutional part on batches of 60, medians of interleaved rounds. The
+network of a forward and backward pass of the convolutional part on batches of 60, medians of interleaved rounds. On a
+GPU a pass is recorded, as training's steps are, and the networks of the first way share one stream, or several. The
 first way is the one that `lt_utils.networks` takes.
 """
 
 import argparse
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
+from unittest import mock
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.common import formats
-from lt_utils import speed, store, tables
+from bench.__main__ import place_of
+from bench.common import formats, keep
+from lt_utils import networks, speed, store
 from lt_utils.lottery import default_device
-from lt_utils.networks import CIFAR, NETWORKS, Layer, features, rectified
+from lt_utils.networks import CIFAR, LANES, NETWORKS, Layer, features, forked, rectified
 from lt_utils.notebook import results_folder
+from lt_utils.recording import ORDINARY, cuda_graph
 from lt_utils.trainees import DTYPES
 
 REPEATS, SECONDS, BATCH = 3, 0.5, 60
@@ -50,6 +55,18 @@ def vmapped(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tenso
 WAYS: dict[str, Way] = {"one by one": features, "grouped": grouped, "vmapped": vmapped}
 
 
+def on_streams(number: int, *given: object) -> Tensor:
+    """Network by network, side by side on so many streams of a GPU."""
+    with mock.patch.object(networks, "LANES", number):
+        return features(*given)
+
+
+def ways(device: str) -> dict[str, Way]:
+    """What is compared on a device."""
+    others = (1, 2, 8) if place_of(device) == "cuda" else ()
+    return WAYS | {f"one by one, streams: {n} instead of {LANES}": partial(on_streams, n) for n in others}
+
+
 def inputs(network: str, stack: int, precision: str, device: str) -> tuple:
     """Layers, and random weights, biases and images for them."""
     layers = tuple(layer for layer in NETWORKS[network].layers if layer.role == "conv")
@@ -60,15 +77,29 @@ def inputs(network: str, stack: int, precision: str, device: str) -> tuple:
 
 
 def passes(way: Way, given: tuple) -> Iterator[int]:
-    """Forward and backward passes without end."""
-    while True:
+    """Forward and backward passes without end; on a GPU one that is recorded and replayed."""
+    _, weights, biases, images = given
+    rows = torch.zeros(1, device=images.device)  # a recording has some, which nothing here depends on
+
+    def once(_: Tensor) -> None:
+        for leaf in (*weights, *biases):
+            leaf.grad = None
         way(*given).sum().backward()
-        yield len(given[-1])
+
+    if images.is_cuda:
+        aside = torch.cuda.Stream(images.device)
+        with forked([aside]), torch.cuda.stream(aside):
+            for _ in range(ORDINARY):
+                once(rows)
+        once = cuda_graph(once, rows, [])
+    while True:
+        once(rows)
+        yield len(images)
 
 
 def compare(network: str, stack: int, precision: str, device: str) -> list[dict[str, object]]:
     """Milliseconds per network of every way."""
-    loops = {name: passes(way, inputs(network, stack, precision, device)) for name, way in WAYS.items()}
+    loops = {name: passes(way, inputs(network, stack, precision, device)) for name, way in ways(device).items()}
     for loop in loops.values():
         next(loop)
     times: dict[str, list[float]] = {name: [] for name in loops}
@@ -85,16 +116,17 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["conv2", "conv4", "conv6"], choices=list(NETWORKS)[1:])
     parser.add_argument("--device", default=default_device())
     options = parser.parse_args()
-    place = options.device.split(":", maxsplit=1)[0]
-    rows = []
+    place, rows = place_of(options.device), []
     for network in options.networks:
         for precision in formats():
             for stack in {"cpu": (1, 4, 16), "cuda": (1, 16, 64)}[place]:
-                rows += compare(network, stack, precision, options.device)
-                print(pd.DataFrame(rows[-len(WAYS) :]).round(2).to_string(index=False, header=False), flush=True)
+                found = compare(network, stack, precision, options.device)
+                rows += found
+                print(pd.DataFrame(found).round(2).to_string(index=False, header=False), flush=True)
     machine = f"{store.device_name(options.device)}, torch {torch.__version__}"
     found = pd.DataFrame(rows).round(3).assign(machine=machine)
-    tables.write(results_folder("bench") / f"convolutions_{place}.csv", found)
+    by = ["machine", "network", "precision", "stack", "way"]
+    keep(results_folder("bench") / f"convolutions_{place}.csv", found, by)
 
 
 if __name__ == "__main__":

@@ -169,8 +169,8 @@ def rectified(layer: Layer, x: Tensor) -> Tensor:
 
 
 @cache
-def _streams(device: torch.device) -> list[torch.cuda.Stream]:
-    return [torch.cuda.Stream(device) for _ in range(LANES)]
+def _streams(device: torch.device, number: int) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream(device) for _ in range(number)]
 
 
 @contextmanager
@@ -192,8 +192,9 @@ def _side_by_side(device: torch.device) -> Iterator[list[Callable[[], AbstractCo
     if device.type != "cuda":
         yield [nullcontext]
         return
-    with forked(_streams(device)):
-        yield [partial(torch.cuda.stream, stream) for stream in _streams(device)]
+    lanes = _streams(device, LANES)
+    with forked(lanes):
+        yield [partial(torch.cuda.stream, stream) for stream in lanes]
 
 
 def features(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
