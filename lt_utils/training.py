@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lt_utils.data import Dataset, Split
-from lt_utils.networks import NETWORKS, forward
+from lt_utils.networks import LANES, NETWORKS, Network, forward
 from lt_utils.randomness import generator
 from lt_utils.recording import Recorded
 from lt_utils.runs import Run
 from lt_utils.trainees import Start, Trainee, trainee_of
 
 TEST_MASKS = 10  # sampled masks over which a learned supermask's test accuracy is averaged (authors' code)
-EVALUATION_BATCH = 500  # images
+EVALUATION_BATCH = 500  # images; on a GPU at least
+EVALUATION_SHARE = 1 / 16  # of a GPU's memory, for the activations of an evaluation's batch
 CONV_BATCH_CPU = 100  # images; larger activations leave the caches
 
 
@@ -44,11 +45,30 @@ def batches(runs: list[Run], epoch: int, images: int, device: torch.device) -> T
     return torch.stack(drawn).to(device)[[different.index(one) for one in whose]]
 
 
+def images_at_once(network: Network, stack: int, size: int, memory: float) -> int:
+    """Images of a batch whose evaluation takes so many bytes on a GPU, where launching the kernels of a small batch
+    takes longer than computing it. Counted are, of convolutions, the input and output of the largest layer for every
+    network that is computed side by side; of dense layers, for the whole stack, their inputs before and after the ReLU.
+    `size` is that of a number, in bytes."""
+    outputs = [layer.outputs * pixels for layer, pixels in zip(network.layers, network.pixels) if layer.role == "conv"]
+    dense = sum(layer.inputs for layer in network.layers if layer.role != "conv")
+    per_image = size * (2 * min(stack, LANES) * max(outputs, default=0) + 2 * stack * dense)
+    return max(EVALUATION_BATCH, int(memory / per_image))
+
+
+def evaluation_batch(network: Network, stack: int, split: Split) -> int:
+    """Images that are evaluated at once."""
+    if not split.labels.is_cuda:
+        return CONV_BATCH_CPU if split.images.ndim == 4 else EVALUATION_BATCH
+    memory = EVALUATION_SHARE * torch.cuda.get_device_properties(split.labels.device).total_memory
+    return images_at_once(network, stack, split.images.element_size(), memory)
+
+
 @torch.no_grad()
 def evaluate(network: str, weights: list[Tensor], biases: list[Tensor], split: Split) -> Tensor:
     """Mean cross-entropy and accuracy in percent of each network of a stack on a split: (2, M)."""
     stack, device = len(weights[0]), split.labels.device
-    batch = CONV_BATCH_CPU if split.images.ndim == 4 and device.type == "cpu" else EVALUATION_BATCH
+    batch = evaluation_batch(NETWORKS[network], stack, split)
     total = torch.zeros(2, stack, device=device)
     for images, labels in zip(split.images.split(batch), split.labels.split(batch)):
         logits = forward(NETWORKS[network], weights, biases, images.expand(stack, *images.shape))  # (M, B, 10)

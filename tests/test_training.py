@@ -17,7 +17,7 @@ from lt_utils.randomness import Dropout
 from lt_utils.runs import Run
 from lt_utils.starts import starting_point
 from lt_utils.trainees import DTYPES, SPARSE, Scores, Start, rescaling, trainee_of
-from lt_utils.training import Readout, batches, evaluate, step, train
+from lt_utils.training import EVALUATION_BATCH, Readout, batches, evaluate, images_at_once, step, train
 
 SHORT = {"iterations": 30, "learning_rate": 1.2e-3, "eval_every": 10}
 CPU = torch.device("cpu")
@@ -332,6 +332,21 @@ def test_evaluation_counts_hits_over_the_whole_split():
         100 * (logits.argmax(1) == dataset.validation.labels).float().mean().item()
     )
     assert loss[1].item() == pytest.approx(F.cross_entropy(logits, dataset.validation.labels).item(), rel=1e-4)
+
+
+def test_a_gpu_evaluates_as_many_images_at_once_as_its_memory_allows():
+    gb = 1e9 / 16  # what an evaluation may take of every gigabyte
+    at_once = {
+        (name, stack, gigabytes): images_at_once(NETWORKS[name], stack, 2, gigabytes * gb)
+        for name in ("fc", "conv2", "conv6")
+        for stack in (1, 16, 64)
+        for gigabytes in (8, 80)
+    }
+    assert min(at_once.values()) == EVALUATION_BATCH  # however little memory there is
+    assert at_once["fc", 64, 8] > 2000  # a network of 784 + 300 + 100 inputs, twice: 303 kB an image
+    assert 1500 < at_once["conv2", 64, 80] < 2000  # 4 x 2 x 131 kB of convolutions, 64 x 2 x 34 kB of dense layers
+    assert at_once["conv6", 64, 80] > at_once["conv2", 64, 80]  # narrower where it becomes dense
+    assert at_once["conv2", 1, 80] > at_once["conv2", 16, 80] > at_once["conv2", 64, 80] > at_once["conv2", 64, 8]
 
 
 @CUDA
