@@ -1,6 +1,7 @@
 """The recorded step. A CUDA graph is stood in for by a recording of a step's tensor operations, done over again on the
 very same tensors: what a step does through Python is lost in it, as in a graph, and to read a number is an error."""
 
+import warnings
 from dataclasses import fields, replace
 from functools import partial
 
@@ -77,14 +78,14 @@ def case(kind, network, kept, dropout, precision, iterations=7):
     return runs, Start(weights, [torch.rand(w.shape, generator=source) < kept for w in weights])
 
 
-def trained(monkeypatch, runs, start, record=None):
+def trained(monkeypatch, runs, start, record=None, step=training.step):
     """Train with `record(step, rows, streams, trainee)` in the place of a CUDA graph; without, as on a CPU."""
     if record:
         monkeypatch.setattr(
             training,
             "step_of",
             lambda run, trainee, split, done=0: Recorded(
-                partial(training.step, run, trainee, split), trainee, done, partial(record, trainee=trainee)
+                partial(step, run, trainee, split), trainee, done, partial(record, trainee=trainee)
             ),
         )
     dataset = data.load(NETWORKS[runs[0].network].dataset, "cpu", DTYPES[runs[0].precision])
@@ -191,18 +192,19 @@ def test_a_recording_that_is_not_the_step_is_not_used(monkeypatch, record, kind,
     assert_same(ours, expected)
 
 
-def rounding(step, rows, streams, trainee):
+def shaken(trainee, step, rows, by, source):
+    """A step whose effect is off by a share of it, at random."""
+    before = [t.detach().clone() for t in trainee.trained]
+    step(rows)
+    with torch.no_grad():
+        for now, was in zip(trainee.trained, before):
+            now.addcmul_(now - was, torch.randn(now.shape, generator=source), value=by)
+
+
+def rounding(step, rows, streams, trainee, by=0.005):
     """Rounds otherwise than the step itself: by half a percent of what it does."""
     replay, source = taped(step, rows, streams, trainee), torch.Generator().manual_seed(0)
-
-    def again(others):
-        before = [t.detach().clone() for t in trainee.trained]
-        replay(others)
-        with torch.no_grad():
-            for now, was in zip(trainee.trained, before):
-                now.addcmul_(now - was, torch.randn(now.shape, generator=source), value=0.005)
-
-    return again
+    return lambda others: shaken(trainee, replay, others, by, source)
 
 
 @pytest.mark.filterwarnings("error")
@@ -212,6 +214,30 @@ def test_a_recording_that_rounds_otherwise_is_used_even_where_steps_amplify_it(m
     record, replays = counted(rounding)
     trained(monkeypatch, runs, start, record)
     assert len(replays) == CHECKED + 1
+
+
+@pytest.mark.parametrize(
+    ("record", "shaking", "used"),
+    [
+        (partial(rounding, by=0.05), 0.05, True),  # no farther from the step than the step from itself
+        (partial(rounding, by=0.05), 0.0, False),
+        (lazy, 0.05, False),
+        (lazy, 2.0, False),
+    ],
+)
+def test_a_step_that_never_ends_twice_in_the_same_place_is_recorded_all_the_same(monkeypatch, record, shaking, used):
+    source = torch.Generator().manual_seed(1)
+
+    def step(run, trainee, split, rows):
+        shaken(trainee, partial(training.step, run, trainee, split), rows, shaking, source)
+
+    runs, start = case("train", "fc", 1.0, 0.0, "fp32")
+    record, replays = counted(record)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        trained(monkeypatch, runs, start, record, step)
+    assert len(replays) == CHECKED + used * (runs[0].iterations - ORDINARY)
+    assert used or "the step done twice by" in str(said[-1].message)
 
 
 def test_want_of_memory_while_recording_is_not_hushed_up(monkeypatch):
