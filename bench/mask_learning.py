@@ -6,11 +6,12 @@ and by epochs, of which the authors' code has 2,000 on FC.
     PRECISION=fp32 python -m bench.mask_learning --networks fc --rates 100 --epochs 2000 --seeds 3 \
         --weights rewind --dwr 0
 
-A row per network, rate, variant, length and epoch read in results/bench/mask_learning.csv: validation accuracy then,
-mean over seeds; at the last epoch also test accuracy, at the epoch of lowest validation loss, with its 95 % t interval,
-that epoch, and test accuracy at the last. Other rows stay. A rate is chosen by validation alone. The longest learning
-of each variant, at the rate that is best then, is drawn in figures/bench/mask_learning.png. Rows with DWR of version 2
-are from when the gradient took the factor of rescaling for a constant; since 3 it does not.
+A row per network, rate, variant, length and epoch read in results/bench/mask_learning.csv: validation accuracy (and, of
+the newer rows, loss) then, mean over seeds; at the last epoch also test accuracy, at the epoch of lowest validation
+loss, with its 95 % t interval, that epoch, and test accuracy at the last. Other rows stay. A rate is chosen by
+validation alone. The longest learning of each variant, at the rate that is best then, is drawn in
+figures/bench/mask_learning.png. Rows with DWR of version 2 are from when the gradient took the factor of rescaling for
+a constant; since 3 it does not.
 """
 
 import argparse
@@ -47,16 +48,17 @@ def learn(
         variant = [one.mask1, one.dwr, one.version]
         learned = dict(zip(BY, [network, one.learning_rate, *variant, epochs, seeds, one.precision]))
         learned["machine"] = metrics["provenance"]["device"]
-        for iteration, _, accuracy in curve:
+        for iteration, loss, accuracy in curve:
             epoch, within = divmod(iteration, per_epoch)
             if not within and (epoch in READ or epoch == epochs):
                 tested = metrics["metrics"] | {"best_epoch": metrics["metrics"]["best_iteration"] / per_epoch}
                 read = {name: tested[name] if epoch == epochs else np.nan for name in TESTED}
-                rows.append(learned | {"epoch": int(epoch), "validation_accuracy": accuracy} | read)
+                validated = {"validation_accuracy": accuracy, "validation_loss": loss}
+                rows.append(learned | {"epoch": int(epoch)} | validated | read)
     each = pd.DataFrame(rows).groupby([*learned, "epoch"], sort=False)
     bounds = pd.DataFrame(each["test_accuracy"].apply(interval).tolist(), columns=["low", "high"])
     bounds = bounds.where(np.isfinite(bounds))  # one seed has none
-    return each[["validation_accuracy", *TESTED]].mean().reset_index().join(bounds)
+    return each[["validation_accuracy", "validation_loss", *TESTED]].mean().reset_index().join(bounds)
 
 
 def draw(found: pd.DataFrame) -> None:
