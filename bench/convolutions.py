@@ -12,7 +12,6 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
-from unittest import mock
 
 import pandas as pd
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from bench.__main__ import place_of
 from bench.common import formats, keep
-from lt_utils import networks, speed, store
+from lt_utils import speed, store
 from lt_utils.lottery import default_device
 from lt_utils.networks import CIFAR, LANES, NETWORKS, Layer, features, forked, rectified
 from lt_utils.notebook import results_folder
@@ -55,16 +54,10 @@ def vmapped(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tenso
 WAYS: dict[str, Way] = {"one by one": features, "grouped": grouped, "vmapped": vmapped}
 
 
-def on_streams(number: int, *given: object) -> Tensor:
-    """Network by network, side by side on so many streams of a GPU."""
-    with mock.patch.object(networks, "LANES", number):
-        return features(*given)
-
-
 def ways(device: str) -> dict[str, Way]:
     """What is compared on a device."""
     others = (1, 2, 8) if place_of(device) == "cuda" else ()
-    return WAYS | {f"one by one, streams: {n} instead of {LANES}": partial(on_streams, n) for n in others}
+    return WAYS | {f"one by one, streams: {n} instead of {LANES}": partial(features, lanes=n) for n in others}
 
 
 def inputs(network: str, stack: int, precision: str, device: str) -> tuple:

@@ -186,28 +186,30 @@ def forked(streams: list[torch.cuda.Stream]) -> Iterator[None]:
 
 
 @contextmanager
-def _side_by_side(device: torch.device) -> Iterator[list[Callable[[], AbstractContextManager]]]:
-    """Contexts under which what is computed may overlap: on a GPU, which one network does not fill, streams; on a CPU
-    a single one, of no effect."""
+def _side_by_side(device: torch.device, number: int) -> Iterator[list[Callable[[], AbstractContextManager]]]:
+    """Contexts under which what is computed may overlap: on a GPU, which one network does not fill, so many streams; on
+    a CPU a single one, of no effect."""
     if device.type != "cuda":
         yield [nullcontext]
         return
-    lanes = _streams(device, LANES)
-    with forked(lanes):
-        yield [partial(torch.cuda.stream, stream) for stream in lanes]
+    streams = _streams(device, number)
+    with forked(streams):
+        yield [partial(torch.cuda.stream, stream) for stream in streams]
 
 
-def features(layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tensor], images: Tensor) -> Tensor:
+def features(
+    layers: tuple[Layer, ...], weights: list[Tensor], biases: list[Tensor], images: Tensor, lanes: int = LANES
+) -> Tensor:
     """The convolutional part of a stack: (M, B, features) of images (M, B, channels, height, width).
 
-    Network by network, and on a GPU several side by side, which is faster than one grouped or vmapped convolution
-    (`bench/convolutions.py`). It runs, and hands its features on, with the channels last: that is how the matrix units
-    want them, and how Keras flattens them, and so no activation is laid out anew.
+    Network by network, and on a GPU `lanes` of them side by side, which is faster than one grouped or vmapped
+    convolution (`bench/convolutions.py`). It runs, and hands its features on, with the channels last: that is how the
+    matrix units want them, and how Keras flattens them, and so no activation is laid out anew.
     """
     each, networks = [], enumerate(zip(zip(*weights), zip(*biases), images))
-    with _side_by_side(images.device) as lanes:
+    with _side_by_side(images.device, lanes) as contexts:
         for m, (own_weights, own_biases, x) in networks:
-            with lanes[m % len(lanes)]():
+            with contexts[m % len(contexts)]():
                 x = x.contiguous(memory_format=torch.channels_last)
                 for layer, weight, bias in zip(layers, own_weights, own_biases):
                     x = rectified(layer, F.conv2d(*_multiplicable(x, weight, bias), padding=1).to(x.dtype))
