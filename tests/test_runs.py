@@ -64,6 +64,13 @@ def test_masks_learn_at_the_rate_of_their_network_and_kind_unless_another_is_giv
     assert {run.learning_rate for run in lt.sweep(lt.settings("smoke"), kind="learned", learning_rate=5.0)} == {5.0}
 
 
+@pytest.mark.parametrize("profile", ["quick", "evening", "overnight", "paper"])
+def test_learned_masks_are_validated_at_the_ends_of_epochs(profile):
+    runs = lt.sweep(lt.settings(profile, supermasks=True), kind="learned")
+    images = {"mnist": 55_000, "cifar10": 45_000}
+    assert all(run.eval_every % (images[NETWORKS[run.network].dataset] // run.batch) == 0 for run in runs)
+
+
 def test_a_run_says_what_it_builds_on():
     third = Run(round=3, criterion="movement", mask0="init", **BASE)
     assert third.parent.round == 2
