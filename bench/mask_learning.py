@@ -9,7 +9,7 @@ and by epochs, of which the authors' code has 2,000 on FC.
 A row per network, rate, variant, length and epoch read in results/bench/mask_learning.csv: validation accuracy (and, of
 the newer rows, loss) then, mean over seeds; at the last epoch also test accuracy, at the epoch of lowest validation
 loss, with its 95 % t interval, that epoch, and test accuracy at the last. Other rows stay. A rate is chosen by
-validation alone. The longest learning of each variant, at the rate that is best then, is drawn in
+validation alone. Of each variant's learnings, the one that ends with the best validation accuracy is drawn in
 figures/bench/mask_learning.png. Rows with DWR of version 2 are from when the gradient took the factor of rescaling for
 a constant; since 3 it does not.
 """
@@ -62,8 +62,8 @@ def learn(
 
 
 def draw(found: pd.DataFrame) -> None:
-    """Validation accuracy by epochs, a panel per network and a line per variant: the longest learning of each, at the
-    best of its rates, beside the paper's test accuracy (dotted)."""
+    """Validation accuracy by epochs, a panel per network and a line per variant: of its learnings the one that ends best,
+    beside the paper's test accuracy (dotted)."""
     read = found[found["validation_accuracy"].notna() & (found["epochs"] > 1)]
     networks = networks_of(read)
     size = {"figsize": (4.4 * len(networks), 4.8), "squeeze": False, "layout": "constrained"}
@@ -75,7 +75,7 @@ def draw(found: pd.DataFrame) -> None:
             here = read.query("network == @network and weights == @weights and dwr == @dwr")
             for version, own in here.groupby("results_version"):
                 constant = dwr and version < DWR_VERSION
-                last = own[own["epoch"] == own["epochs"].max()]
+                last = own[own["epoch"] == own["epochs"]]
                 chosen = last.loc[last["validation_accuracy"].idxmax(), BY]
                 line = own[(own[BY] == chosen).all(axis=1)]
                 words = WEIGHTS[weights] + ", DWR" * dwr + ", factor constant" * constant
