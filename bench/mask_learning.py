@@ -62,8 +62,8 @@ def learn(
 
 
 def draw(found: pd.DataFrame) -> None:
-    """Validation accuracy by epochs, a panel per network and a line per variant: of its learnings the one that ends best,
-    beside the paper's test accuracy (dotted)."""
+    """Validation accuracy by epochs, a panel per network and a line per variant: of its learnings the one that ends
+    best, beside the paper's test accuracy (dotted)."""
     read = found[found["validation_accuracy"].notna() & (found["epochs"] > 1)]
     networks = networks_of(read)
     size = {"figsize": (4.4 * len(networks), 4.8), "squeeze": False, "layout": "constrained"}
