@@ -1,7 +1,8 @@
 """How a machine trains fastest, and how long a run takes there: short measurements, kept in `speed.json` in the store.
 
-A measurement holds for a device, a PyTorch, a network, a kind of training and a precision. It chooses the size of the
-stack and, on a CPU, the number of threads; what finished runs really took then takes its place in the estimates.
+A measurement holds for a device, a PyTorch, a network, a kind of training and a precision, until there are more threads
+than it had to choose from. It chooses the size of the stack and, on a CPU, the number of threads; what finished runs
+really took then takes its place in the estimates.
 """
 
 import itertools
@@ -38,6 +39,7 @@ class Plan:
     stack: int
     threads: int
     seconds: float  # per network-step
+    of_threads: int  # that there were to choose from: a worker's may be few
 
 
 def flops(network: Network, batch: int, backward: bool = True) -> int:
@@ -124,7 +126,7 @@ def plan(runs: list[Run], device: str) -> Plan:
     """How to train a group of runs of one `stack_key`: measured before, measured now, or, if they are little work or on
     a GPU, assumed."""
     run, known = runs[0], _known().get(_name(runs[0], device))
-    if known:
+    if known and _holds(known):
         return replace(known, stack=min(known.stack, stack_limit(run, device)))
     if device.startswith("cuda") or _work(runs) < WORTH_MEASURING or run.kind == "found":
         return assumed(run, device)
@@ -143,10 +145,15 @@ def measured(run: Run, device: str) -> Plan:
                 loop = stepper(run, stack, device)
                 for _ in range(ORDINARY + 1 if cuda else 1):
                     next(loop)
-                tried.append(Plan(stack, number, measure(loop, device)))
+                tried.append(Plan(stack, number, measure(loop, device), numbers[0]))
     best = min(tried, key=lambda plan: plan.seconds)
     note(run, device, best)
     return best
+
+
+def _holds(plan: Plan) -> bool:
+    """Whether a measurement had as many threads to choose from as there are now."""
+    return plan.of_threads >= torch.get_num_threads()
 
 
 def _work(runs: list[Run]) -> int:
@@ -158,7 +165,8 @@ def assumed(run: Run, device: str) -> Plan:
     kind = device.split(":", maxsplit=1)[0]
     stack = GPU_STACK if kind == "cuda" else STACKS[NETWORKS[run.network].layers[0].role][-1]
     seconds = flops(NETWORKS[run.network], run.batch) / ASSUMED[kind]
-    return Plan(min(stack, stack_limit(run, device)), torch.get_num_threads(), seconds)
+    number = torch.get_num_threads()
+    return Plan(min(stack, stack_limit(run, device)), number, seconds, number)
 
 
 def estimate(run: Run, device: str) -> float:
@@ -173,8 +181,9 @@ def unmeasured(runs: Iterable[Run], device: str) -> list[list[Run]]:
     """Runs whose speed here is only assumed although they are much work, grouped as they are measured."""
     known, groups = _known(), {}
     for run in runs:
-        if run.kind != "found" and _name(run, device) not in known:
-            groups.setdefault(_name(run, device), []).append(run)
+        name = _name(run, device)
+        if run.kind != "found" and not (name in known and _holds(known[name])):
+            groups.setdefault(name, []).append(run)
     return [group for group in groups.values() if _work(group) >= WORTH_MEASURING]
 
 

@@ -147,15 +147,17 @@ def metrics(run: Run) -> dict[str, Any] | None:
 
 
 def committed() -> dict[str, dict[str, Any]]:
-    """Finished runs among the rows of the committed tables, by key; none if `FRESH` is set."""
-    return {} if os.environ.get("FRESH") else _committed(ROOT / "results")
+    """Finished runs among the rows of the committed tables, by key; none if `FRESH` is set. Of two rows of one run, of
+    two machines, that of the profile counts whose notebook is being executed (`LT_PROFILE`): it finds its own again."""
+    return {} if os.environ.get("FRESH") else _committed(ROOT / "results", os.environ.get("LT_PROFILE", ""))
 
 
 @cache
-def _committed(where: Path) -> dict[str, dict[str, Any]]:
+def _committed(where: Path, profile: str) -> dict[str, dict[str, Any]]:
     from lt_utils import tables
 
-    paths = [path for name in COMMITTED for path in sorted((where / name).glob("0*.csv"))]
+    names = sorted(COMMITTED, key=lambda name: name == profile)  # the last one counts
+    paths = [path for name in names for path in sorted((where / name).glob("0*.csv"))]
     return {key: row for path in paths for key, row in tables.finished(path).items()}
 
 

@@ -333,7 +333,7 @@ def test_a_measurement_that_needs_curves_trains_what_a_committed_table_has(store
     from lt_utils import store as kept
 
     runs = lt.sweep(lt.settings("smoke", rounds=1, iterations=4, eval_every=2, precision="fp32"), round=[0])
-    monkeypatch.setattr(kept, "_committed", lambda _: {run.key: {"metrics": {"test_accuracy": 1.0}} for run in runs})
+    monkeypatch.setattr(kept, "_committed", lambda *_: {run.key: {"metrics": {"test_accuracy": 1.0}} for run in runs})
     monkeypatch.delenv("FRESH", raising=False)
     assert not lottery.missing(runs)
     assert [[at for at, *_ in curve] for curve in curves(runs)] == [[2, 4]]

@@ -314,6 +314,17 @@ def test_speeds_are_measured_once_and_kept(store, monkeypatch):
     assert speed.estimate(run, "cpu") > 0
 
 
+def test_what_a_worker_measured_with_one_thread_is_measured_again_where_there_are_more(store, monkeypatch):
+    monkeypatch.setattr(speed, "WORTH_MEASURING", 0)
+    monkeypatch.setattr(speed, "measure", lambda *_: 1.0)
+    run = Run(learning_rate=1.2e-3, iterations=20, eval_every=10)
+    for number, remeasured in ((1, True), (2, True), (1, False)):
+        with speed.threads(number):
+            assert bool(speed.unmeasured([run], "cpu")) == remeasured
+            plan = speed.plan([run], "cpu")
+    assert (plan.threads, plan.of_threads) == (2, 2)  # `work` takes no more of them than there are
+
+
 def test_what_is_much_work_is_measured_before_it_is_said_how_long_it_takes(store, tiny, monkeypatch, capsys):
     runs = lt.sweep(tiny, round=[0])
     assert not speed.unmeasured(runs, "cpu")  # little work
@@ -342,7 +353,7 @@ def test_a_gpu_is_measured_with_the_largest_stack_that_fits_once_its_step_is_rec
     (group,) = speed.unmeasured([run], "cuda:0")
     speed.measure_all(group, "cuda:0", print)
     assert set(steps) == {70} and len(steps) > recording.ORDINARY
-    assert speed.plan(group, "cuda:0") == speed.Plan(70, torch.get_num_threads(), len(steps))
+    assert speed.plan(group, "cuda:0") == speed.Plan(70, torch.get_num_threads(), len(steps), torch.get_num_threads())
 
 
 def test_what_an_earlier_stack_left_in_the_cache_of_a_gpu_is_free_for_the_next(monkeypatch):

@@ -74,6 +74,20 @@ def test_committed_rows_count_as_done_unless_fresh(table, tiny, tmp_path, monkey
     assert len(list((tmp_path / "third").glob("??/*/run.json"))) == 4
 
 
+def test_of_two_committed_rows_of_a_run_that_of_the_profile_being_executed_counts(table, tiny, tmp_path, monkeypatch):
+    for name, shift in (("overnight", 0.0), ("paper", 1.0)):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        tables.write(
+            tmp_path / "results" / name / "01_x.csv", table.assign(test_accuracy=table["test_accuracy"] - shift)
+        )
+    monkeypatch.setattr(run_store, "ROOT", tmp_path)
+    monkeypatch.setenv("LT_STORE", str(tmp_path / "another"))
+    for name, shift in (("overnight", 0.0), ("paper", 1.0), ("evening", 1.0)):
+        monkeypatch.setenv("LT_PROFILE", name)
+        found = lt.run(lt.sweep(tiny, round=[0, 1]))["test_accuracy"]
+        assert found.tolist() == pytest.approx((table["test_accuracy"] - shift).tolist(), rel=1e-6)
+
+
 def test_a_supermask_is_exported_where_only_its_row_is_committed(store, tmp_path, monkeypatch):
     """As in a fresh clone: the committed file stays if it has the row's accuracy; else the dense network is trained."""
     s = lt.settings("smoke", iterations=20, eval_every=10, levels=[5], precision="fp32", criteria=["large_final"])
