@@ -205,7 +205,7 @@ def execute(
         with Progress(steps, f"{len(todo)} trainings") as progress:
             if not places[0].environment and deadline == math.inf:  # in this process, and with time to measure
                 speed.measure_all(todo.values(), here, progress.say)
-            seconds = sum(speed.estimate(run, here) for run in todo.values()) / len(places)
+            seconds = sum(speed.estimate(run, here, places[0].threads) for run in todo.values()) / len(places)
             again, about = len(with_results(todo)), f"; about {duration(seconds)}" * bool(todo)
             said = f"{len(todo) - again} trainings are new, {found} found"
             progress.say(said + f", {again} {AGAIN}" * bool(again) + about)

@@ -169,12 +169,14 @@ def assumed(run: Run, device: str) -> Plan:
     return Plan(min(stack, stack_limit(run, device)), number, seconds, number)
 
 
-def estimate(run: Run, device: str) -> float:
-    """Seconds that a run will take, its evaluations included, as far as is known."""
+def estimate(run: Run, device: str, threads: int | None = None) -> float:
+    """Seconds that a run will take, its evaluations included, as far as is known; on a worker's few `threads` so much
+    longer than on those that were measured."""
     network, known = NETWORKS[run.network], _known().get(_name(run, device)) or assumed(run, device)
     images = run.test_images if run.kind == "found" else 5_000 * (len(evaluation_iterations(run)) + 3)
     evaluating = images / run.batch * flops(network, run.batch, False) / flops(network, run.batch)
-    return known.seconds * (evaluating + (0 if run.kind == "found" else run.iterations))
+    slower = max(1.0, known.threads / threads) if threads else 1.0
+    return slower * known.seconds * (evaluating + (0 if run.kind == "found" else run.iterations))
 
 
 def unmeasured(runs: Iterable[Run], device: str) -> list[list[Run]]:

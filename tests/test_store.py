@@ -323,6 +323,7 @@ def test_what_a_worker_measured_with_one_thread_is_measured_again_where_there_ar
             assert bool(speed.unmeasured([run], "cpu")) == remeasured
             plan = speed.plan([run], "cpu")
     assert (plan.threads, plan.of_threads) == (2, 2)  # `work` takes no more of them than there are
+    assert speed.estimate(run, "cpu", threads=1) == 2 * speed.estimate(run, "cpu") == 2 * speed.estimate(run, "cpu", 4)
 
 
 def test_what_is_much_work_is_measured_before_it_is_said_how_long_it_takes(store, tiny, monkeypatch, capsys):
