@@ -122,7 +122,7 @@ PROFILES = {
         mask_epochs=2000,
         mask_eval_every=220,
         precision="fp32",
-        # the fast precision; validation after every epoch; FC's rate, as the networks' own are too high for so long
+        # the fast precision; validation after every epoch; FC's rate for all, as Conv2's own is too high for so long
         conv={"precision": "bf16", "mask_eval_every": 180, "mask_rate": 100.0},
     ),
 }
