@@ -203,11 +203,11 @@ def test_treatments_are_compared_seed_by_seed_after_trainings_of_one_length(stor
 
 
 def test_the_best_mask_is_read_off_coarser_and_coarser_grids_of_densities():
-    from bench.mask_densities import BY, best_of
+    from bench.mask_densities import EACH, best_of
 
     curve = {0: 10.0, 1: 70.0, 2: 50.0, 4: 30.0, 5: 90.0, 6: 20.0}  # k: test accuracy
     rows = {"round": list(curve), "test_accuracy": list(curve.values()), "weights_remaining": [100 - k for k in curve]}
-    same = dict(zip(BY, ("fc", 8, "fp32"))) | {"criterion": "large_final", "mask1": "rewind"}
+    same = dict(zip(EACH, ("fc", 8, "fp32", "large_final", "rewind")))
     one = pd.DataFrame(rows).assign(**same, seed=0)
     found = best_of(pd.concat([one, one.assign(seed=1, test_accuracy=one["test_accuracy"] / 2)], ignore_index=True))
     assert found["seed"].tolist() == [0, 1]
