@@ -210,12 +210,10 @@ def _at_points_of(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
 
 
 def _per_seed(claim: Claim, rows: pd.DataFrame) -> pd.Series:
-    """One number per seed: the mean (or best) measure. Seeds of a sweep cut short that lack some of the depths which
-    others have are left out: their number would be about something else."""
+    """One number per whole seed: the mean (or best) measure."""
     if claim.measure not in rows:  # tables of earlier versions lack some
         return pd.Series(dtype=float)
-    depths = rows.groupby("seed")["round"].transform("nunique")
-    grouped = rows[depths == depths.max()].groupby("seed")[claim.measure]
+    grouped = tables.whole(rows).groupby("seed")[claim.measure]
     return grouped.max() if claim.best else grouped.mean()
 
 

@@ -68,14 +68,13 @@ def supermasks(label: str) -> pd.DataFrame:
 
 def _table(label: str, name: str) -> pd.DataFrame:
     path = results_folder(label) / f"{name}.csv"
-    columns = ["network", "kind", "criterion", "mask1", "dwr", "seed", "test_accuracy"]
+    columns = ["network", "kind", "criterion", "mask1", "dwr", "seed", "round", "test_accuracy"]
     return tables.read(path) if path.exists() else pd.DataFrame(columns=columns)
 
 
 def _found(table: pd.DataFrame, action: str) -> float:
     """The best criterion's mean over seeds of the best density."""
-    here = table[table["mask1"] == action]
-    return here.groupby(["criterion", "seed"])["test_accuracy"].max().groupby("criterion").mean().max()
+    return tables.best_masks(table[table["mask1"] == action]).groupby("criterion").mean().max()
 
 
 def _learned(table: pd.DataFrame) -> list[float]:

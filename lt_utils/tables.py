@@ -98,6 +98,22 @@ def check_alike(table: pd.DataFrame, by: list[str]) -> None:
         )
 
 
+def whole(rows: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
+    """The rows of those seeds that have as many rounds as any other (of the same values of the columns `by`). Where a
+    sweep was cut short, a mean over a seed's rounds, or the best of them, is about something else for the others."""
+    by = by or []
+    rounds = rows.groupby([*by, "seed"])["round"].transform("nunique")
+    most = rounds.groupby([rows[name] for name in by]).transform("max") if by else rounds.max()
+    return rows[rounds == most]
+
+
+def best_masks(table: pd.DataFrame) -> pd.Series:
+    """Best test accuracy in % of found supermasks over all densities, by network, criterion, mask1 and seed; of whole
+    seeds alone."""
+    by = ["network", "criterion", "mask1"]
+    return whole(table, by).groupby([*by, "seed"])["test_accuracy"].max()
+
+
 def finished(path: Path) -> dict[str, dict[str, Any]]:
     """The finished runs in a table, by key, in the form of the store's entries."""
     table = read(path)

@@ -61,6 +61,25 @@ def test_a_seed_that_lacks_some_of_the_depths_of_the_others_does_not_count(table
     assert (better["difference"], better["seeds"]) == (pytest.approx((5 + 2) / 2), 2)
 
 
+def test_a_best_mask_is_of_seeds_whose_sweep_has_every_density(tmp_path, monkeypatch):
+    accuracy = {"random": [10, 9, 11], "large_final": [10, 30, 20]}
+    every = pd.DataFrame(
+        {"network": "fc", "kind": "found", "criterion": criterion, "mask1": action, "dwr": False, "seed": seed}
+        | {"round": r, "test_accuracy": values[r] + seed + 20 * (action != "rewind")}
+        for criterion, values in accuracy.items()
+        for action in ("rewind", "constant_same_sign")
+        for seed in (0, 2, 6)
+        for r in range(3)
+    )
+    cut = every[(every["seed"] != 6) | (every["round"] != 1) | (every["criterion"] == "random")]
+    best = lt.best_supermasks(cut).loc["fc"]
+    assert best.loc["large_final"].tolist() == [51, 31, 2], "the mean of 30 and 32, not of these and 26"
+    assert best.loc["random"].tolist() == [pytest.approx(33.7), pytest.approx(13.7), 3]
+    monkeypatch.setenv("LT_RESULTS", str(tmp_path))
+    tables.write(tmp_path / "quick" / "04_supermasks.csv", cut)
+    assert lt.supermasks("quick").loc[("fc", "here")].iloc[:2].tolist() == [31, 51]
+
+
 def test_runs_that_differ_in_what_is_not_compared_are_not_averaged(table, tmp_path, monkeypatch):
     monkeypatch.setenv("LT_RESULTS", str(tmp_path))
     mixed = pd.concat([table, table.assign(criterion="movement", test_accuracy=table["test_accuracy"] - 9)])
