@@ -187,7 +187,7 @@ def best_supermasks(table: pd.DataFrame) -> pd.DataFrame:
     Raises ValueError if runs differ in anything else.
     """
     tables.check_alike(table, ["criterion", "mask1"])
-    best = tables.best_masks(table).groupby(level=["network", "criterion", "mask1"])
+    best = tables.best_masks(table).groupby(level=tables.OF_A_MASK)
     wide = best.mean().unstack("mask1").round(1).assign(seeds=best.count().unstack("mask1").min(axis=1).astype(int))
     parts = [wide.loc[[n]].sort_values("constant_same_sign", ascending=False) for n in plots.networks_of(table)]
     return pd.concat(parts)

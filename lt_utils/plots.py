@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from lt_utils import tables
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.forest import scorecard
 from lt_utils.inference import LEVEL, p_of_zero
@@ -288,7 +289,9 @@ def criterion_regions(table: pd.DataFrame) -> Figure:
 
 def found_supermasks(table: pd.DataFrame) -> Figure:
     """Test accuracy of untrained weights under each criterion's mask: per network an upper row on w_i and a lower on
-    the signed constant; a column per family of criteria."""
+    the signed constant; a column per family of criteria. Of whole seeds alone, as the best masks are: one that has some
+    densities only would bend the mean there."""
+    table = tables.whole(table, tables.OF_A_MASK)
     figure, drawn = _grid(_panels(table, "criterion", FAMILIES), 2)
     for (network, family, names), column in drawn:
         for axes, (action, words) in zip(column, WEIGHTS.items()):

@@ -13,6 +13,7 @@ from lt_utils.criteria import CRITERIA
 from lt_utils.networks import NETWORKS
 from lt_utils.runs import KINDS, PRECISIONS, SCHEDULES, Run
 
+OF_A_MASK = ["network", "criterion", "mask1"]  # what tells sweeps of found supermasks apart, seeds aside
 PROVENANCE = ("version", "commit", "torch", "device", "seconds")
 
 
@@ -110,8 +111,7 @@ def whole(rows: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
 def best_masks(table: pd.DataFrame) -> pd.Series:
     """Best test accuracy in % of found supermasks over all densities, by network, criterion, mask1 and seed; of whole
     seeds alone."""
-    by = ["network", "criterion", "mask1"]
-    return whole(table, by).groupby([*by, "seed"])["test_accuracy"].max()
+    return whole(table, OF_A_MASK).groupby([*OF_A_MASK, "seed"])["test_accuracy"].max()
 
 
 def finished(path: Path) -> dict[str, dict[str, Any]]:

@@ -65,7 +65,7 @@ def test_a_best_mask_is_of_seeds_whose_sweep_has_every_density(tmp_path, monkeyp
     accuracy = {"random": [10, 9, 11], "large_final": [10, 30, 20]}
     every = pd.DataFrame(
         {"network": "fc", "kind": "found", "criterion": criterion, "mask1": action, "dwr": False, "seed": seed}
-        | {"round": r, "test_accuracy": values[r] + seed + 20 * (action != "rewind")}
+        | {"round": r, "weights_remaining": 100 * 0.6**r, "test_accuracy": values[r] + seed + 20 * (action != "rewind")}
         for criterion, values in accuracy.items()
         for action in ("rewind", "constant_same_sign")
         for seed in (0, 2, 6)
@@ -75,6 +75,8 @@ def test_a_best_mask_is_of_seeds_whose_sweep_has_every_density(tmp_path, monkeyp
     best = lt.best_supermasks(cut).loc["fc"]
     assert best.loc["large_final"].tolist() == [51, 31, 2], "the mean of 30 and 32, not of these and 26"
     assert best.loc["random"].tolist() == [pytest.approx(33.7), pytest.approx(13.7), 3]
+    drawn = [list(line.get_ydata()) for line in plots.found_supermasks(cut).axes[0].lines]
+    assert [21, 31, 11] in drawn, "by weights remaining; the mean of two seeds at every density"
     monkeypatch.setenv("LT_RESULTS", str(tmp_path))
     tables.write(tmp_path / "quick" / "04_supermasks.csv", cut)
     assert lt.supermasks("quick").loc[("fc", "here")].iloc[:2].tolist() == [31, 51]
