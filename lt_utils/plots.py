@@ -288,8 +288,8 @@ def criterion_regions(table: pd.DataFrame) -> Figure:
 
 
 def found_supermasks(table: pd.DataFrame) -> Figure:
-    """Test accuracy of untrained weights under each criterion's mask, mean over whole seeds: per network an upper row on
-    w_i and a lower on the signed constant; a column per family of criteria."""
+    """Test accuracy of untrained weights under each criterion's mask, mean over whole seeds: per network an upper row
+    on w_i and a lower on the signed constant; a column per family of criteria."""
     table = tables.whole(table, tables.OF_A_MASK)
     figure, drawn = _grid(_panels(table, "criterion", FAMILIES), 2)
     for (network, family, names), column in drawn:
