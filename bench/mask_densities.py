@@ -2,9 +2,9 @@
 
     python -m bench.mask_densities
 
-Read off the masks in results/paper/04_supermasks.csv, which are of every density. A row per network, criterion, kind of
-weights and seed in results/bench/mask_densities.csv: test accuracy of the best mask among all densities, among every
-second, fourth and sixth, and what the best one keeps.
+Read off the masks in results/paper/04_supermasks_NETWORK.csv, which are of every density. A row per network, criterion,
+kind of weights and seed in results/bench/mask_densities.csv: test accuracy of the best mask among all densities, among
+every second, fourth and sixth, and what the best one keeps.
 """
 
 import pandas as pd
@@ -29,7 +29,7 @@ def best_of(table: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     """Print the mean over seeds, and write."""
-    found = best_of(tables.read(results_folder("paper") / "04_supermasks.csv").query("criterion in @CRITERIA"))
+    found = best_of(tables.kept(results_folder("paper"), "04_supermasks").query("criterion in @CRITERIA"))
     means = found.groupby(EACH[:-1])
     shown = means[list(GRIDS)].mean().round(1).assign(seeds=means.size())
     print(shown.to_string(), flush=True)

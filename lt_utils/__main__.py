@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lt_utils import plan, readme, scorecard
+from lt_utils import plan, readme, scorecard, tables
 from lt_utils.data import ROOT, DataError, arrays
 from lt_utils.lottery import OutOfTime
 from lt_utils.notebook import draw, figures_folder, results_folder
@@ -16,7 +16,7 @@ from lt_utils.workers import WorkerError
 def figures(profile: str) -> None:
     """Redraw every figure whose table exists, without training."""
     for name in FIGURES:
-        if (results_folder(profile) / f"{name}.csv").exists():
+        if tables.files(results_folder(profile), name):
             print(draw(name, profile))
 
 

@@ -39,8 +39,8 @@ def figures_folder(label: str) -> Path:
 
 
 def publish(name: str, table: pd.DataFrame, settings: Settings) -> "Image":
-    """Keep `table` as results/LABEL/NAME.csv, draw figure NAME from it into figures/LABEL, and return the picture that
-    lies there.
+    """Keep `table` as results/LABEL/NAME_NETWORK.csv, draw figure NAME from it into figures/LABEL, and return the
+    picture that lies there.
 
     Raises ValueError if runs differ in what the notebook does not compare: its figure would average over that.
     """
@@ -48,20 +48,15 @@ def publish(name: str, table: pd.DataFrame, settings: Settings) -> "Image":
 
     if name in claims.AXES:
         claims.check(name, table)
-    save_table(name, table, settings)
+    tables.keep(results_folder(settings.label), name, table)
     return Image(draw(name, settings.label))
-
-
-def save_table(name: str, table: pd.DataFrame, settings: Settings) -> None:
-    """Keep a table as results/LABEL/NAME.csv."""
-    tables.write(results_folder(settings.label) / f"{name}.csv", table)
 
 
 def draw(name: str, label: str) -> Path:
     """Draw figure `name` from its saved table, and write it as PNG and SVG, byte for byte the same each time. Returns
     the path of the former."""
     path = figures_folder(label) / f"{name}.png"
-    figure = plots.FIGURES[name](tables.read(results_folder(label) / f"{name}.csv"))
+    figure = plots.FIGURES[name](tables.kept(results_folder(label), name))
     save_png(figure, path)
     with matplotlib.rc_context(SAVED_SVG):
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
@@ -83,7 +78,7 @@ def conclude(name: str, table: pd.DataFrame, settings: Settings) -> Styler:
     """The verdicts on a notebook's claims, kept as results/LABEL/NAME_claims.csv; formatted for reading, under a
     sentence per network that says what agrees with the paper and what does not."""
     found = claims.judge(name, table)
-    save_table(f"{name}_claims", found, settings)
+    tables.keep(results_folder(settings.label), f"{name}_claims", found)
     shown = full(found.drop(columns=["margin", "unit", "direction"])).set_caption(claims.in_words(found))
     left = [("caption-side", "top"), ("text-align", "left"), ("padding-bottom", "1em")]
     return shown.set_table_styles([{"selector": "caption", "props": left}])

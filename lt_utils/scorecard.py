@@ -67,9 +67,9 @@ def supermasks(label: str) -> pd.DataFrame:
 
 
 def _table(label: str, name: str) -> pd.DataFrame:
-    path = results_folder(label) / f"{name}.csv"
     columns = ["network", "kind", "criterion", "mask1", "dwr", "seed", "round", "test_accuracy"]
-    return tables.read(path) if path.exists() else pd.DataFrame(columns=columns)
+    there = tables.files(results_folder(label), name)
+    return tables.kept(results_folder(label), name) if there else pd.DataFrame(columns=columns)
 
 
 def _found(table: pd.DataFrame, action: str) -> float:

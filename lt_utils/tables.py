@@ -76,6 +76,32 @@ def read(path: Path) -> pd.DataFrame:
     return _check(table, path) if "key" in table else table
 
 
+def files(folder: Path, name: str) -> list[Path]:
+    """The files of table `name` in a folder: of runs one per network, NAME_NETWORK.csv (none grows over 1 MB), of
+    anything else NAME.csv. Empty if it isn't there."""
+    each = [folder / f"{name}_{network}.csv" for network in sorted(NETWORKS)]
+    return [path for path in each if path.exists()] or [path for path in [folder / f"{name}.csv"] if path.exists()]
+
+
+def keep(folder: Path, name: str, table: pd.DataFrame) -> None:
+    """Write table `name` into a folder, in its `files`; those of networks that it has no longer go."""
+    parts = {f"{name}.csv": table}
+    if "key" in table:
+        parts = {f"{name}_{network}.csv": rows for network, rows in table.groupby("network")}
+    for file, rows in parts.items():
+        write(folder / file, rows)
+    for file in {f"{name}.csv", *(f"{name}_{network}.csv" for network in NETWORKS)} - set(parts):
+        (folder / file).unlink(missing_ok=True)
+
+
+def kept(folder: Path, name: str) -> pd.DataFrame:
+    """The table that `keep` wrote. Raises TableError if there is none, or a file of it was damaged."""
+    found = [read(path) for path in files(folder, name)]
+    if not found:
+        raise TableError(f"{folder} has no table {name}: execute its notebook first.")
+    return pd.concat(found, ignore_index=True)
+
+
 def _check(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     from pandera.errors import SchemaError
 

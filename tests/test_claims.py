@@ -78,7 +78,7 @@ def test_a_best_mask_is_of_seeds_whose_sweep_has_every_density(tmp_path, monkeyp
     drawn = [list(line.get_ydata()) for line in plots.found_supermasks(cut).axes[0].lines]
     assert [21, 31, 11] in drawn, "by weights remaining; the mean of two seeds at every density"
     monkeypatch.setenv("LT_RESULTS", str(tmp_path))
-    tables.write(tmp_path / "quick" / "04_supermasks.csv", cut)
+    tables.keep(tmp_path / "quick", "04_supermasks", cut)
     assert lt.supermasks("quick").loc[("fc", "here")].iloc[:2].tolist() == [31, 51]
 
 
@@ -315,11 +315,11 @@ def test_networks_with_a_panel_each_stand_side_by_side_on_axes_of_their_own(tabl
 
 def test_two_folders_are_compared_run_by_run_whatever_their_precision(tmp_path):
     committed = lt.data.ROOT / "results" / "reference"
-    one, other = (tables.read(committed / f"{name}.csv") for name in ("02_mask1_actions", "05_learned_supermasks"))
+    one, other = (tables.kept(committed, name) for name in ("02_mask1_actions", "05_learned_supermasks"))
     mine = other.assign(precision="fp32", key=other["key"].str[::-1]).iloc[1:]
     mine["test_accuracy"] += 2.0 * (mine["kind"] == "learned") * (mine["seed"] == 0)
-    tables.write(tmp_path / "02_mask1_actions.csv", one)
-    tables.write(tmp_path / "05_learned_supermasks.csv", mine)
+    tables.keep(tmp_path, "02_mask1_actions", one)
+    tables.keep(tmp_path, "05_learned_supermasks", mine)
     found = beside(tmp_path, committed)
     learned = found.loc[("fc", "learned")]
     assert learned.to_dict() == pytest.approx({"runs": 12, "equal": 8, "mean": 2 * 4 / 12, "largest": 2})

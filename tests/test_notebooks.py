@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import lt_utils as lt
-from lt_utils import notebook, plan, plots, tables
+from lt_utils import notebook, plan, plots, store, tables
 from lt_utils.claims import CLAIMS
 from lt_utils.data import ROOT
 from notebooks.parameters import values
@@ -86,7 +86,8 @@ def test_executed_notebooks_tables_and_figures_appear(executed):
     folder, _ = executed
     results = {path.name for path in (folder / "results" / "smoke").iterdir()}
     assert {f"{name}.ipynb" for name in NAMES} | {f"{name}_claims.csv" for name in CLAIMS} <= results
-    assert {f"{name}.csv" for name in plots.FIGURES} <= results
+    assert {f"{name}_fc.csv" for name in CLAIMS} | {"01_criterion_regions.csv"} <= results
+    assert all(tables.files(folder / "results" / "smoke", name) for name in plots.FIGURES)
     assert not [name for name in results if "part" in name or "failed" in name]
     for name in plots.FIGURES:
         for suffix in ("png", "svg"):
@@ -98,6 +99,13 @@ def test_executed_notebooks_show_their_figure_and_no_timings(executed):
         path = executed[0] / "results" / "smoke" / f"{name}.ipynb"
         assert not any(word in path.read_text() for word in ('"start_time"', '"iopub.status.busy"'))
         assert any("image/png" in o.get("data", {}) for o in outputs(path))
+
+
+def test_committed_files_are_under_a_megabyte():
+    folders = [ROOT / place / name for place in ("results", "figures") for name in ("reference", *store.COMMITTED)]
+    sizes = {path: path.stat().st_size for folder in folders for path in folder.iterdir() if path.suffix != ".svg"}
+    assert len(sizes) > 100
+    assert [path for path, size in sizes.items() if size >= 1_000_000] == []
 
 
 def test_notebooks_to_read_are_small_and_hold_neither_errors_nor_warnings(executed):
@@ -119,7 +127,7 @@ def test_a_notebook_executed_again_is_the_same_file(executed, tmp_path):
 
 
 def test_tables_hold_every_run_once(executed):
-    table = pd.read_csv(executed[0] / "results" / "smoke" / "01_mask_criteria.csv")
+    table = pd.read_csv(executed[0] / "results" / "smoke" / "01_mask_criteria_fc.csv")
     assert len(table) == 13 * 3
     assert not table.duplicated(["network", "seed", "criterion", "round"]).any()
     assert table["test_accuracy"].between(5, 100).all()
@@ -137,7 +145,7 @@ def test_figures_are_redrawn_from_tables_byte_for_byte(executed):
 def test_every_figure_is_the_same_each_time_it_is_drawn():
     """From the reference tables, which have several seeds: no chance in jitter or layout."""
     for name, draw in plots.FIGURES.items():
-        table = tables.read(ROOT / "results" / "reference" / f"{name}.csv")
+        table = tables.kept(ROOT / "results" / "reference", name)
         drawn = []
         for _ in range(2):
             stream = io.BytesIO()
@@ -220,7 +228,7 @@ def test_a_notebook_takes_the_parameters_that_it_has(store, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     (folder,) = (tmp_path / "results").iterdir()
     assert folder.name == "smoke-custom"
-    assert set(pd.read_csv(folder / "04_supermasks.csv")["round"]) == {8}
+    assert set(pd.read_csv(folder / "04_supermasks_fc.csv")["round"]) == {8}
     runs = plan.everything("smoke", words, ["rounds=1 levels=[8]"])
     assert {run.round for run in runs if run.kind == "train"} == {0, 1}
     assert {run.round for run in runs if run.kind == "found"} == {8}
@@ -230,7 +238,7 @@ def test_a_notebook_takes_the_parameters_that_it_has(store, tmp_path):
 
 def test_the_plan_reads_the_runs_that_the_notebooks_do(executed):
     for name in CLAIMS:
-        table = pd.read_csv(executed[0] / "results" / "smoke" / f"{name}.csv")
+        table = tables.kept(executed[0] / "results" / "smoke", name)
         assert {run.key for run in plan.notebook_runs(name, "smoke")} == set(table["key"])
 
 
@@ -266,7 +274,7 @@ def test_make_with_a_budget_stops_in_time_draws_what_is_there_and_goes_on(tmp_pa
     first = subprocess.run([*command, "BUDGET=3s"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr[-2000:]
     assert "The same command goes on from there." in first.stdout
-    table = tmp_path / "results" / "smoke-custom" / "00_lottery_tickets.csv"
+    table = tmp_path / "results" / "smoke-custom" / "00_lottery_tickets_fc.csv"
     some = len(pd.read_csv(table)) if table.exists() else 0  # a slow machine may have finished nothing
     second = subprocess.run([*command, "BUDGET=10m"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "all 14 trainings are done." in second.stdout
@@ -316,7 +324,7 @@ def test_a_failed_notebook_fails_says_why_and_leaves_no_finished_copy(store, tmp
 
 
 def test_a_label_tells_changed_parameters_from_a_profile(store, tiny):
-    notebook.save_table("x", pd.DataFrame({"a": [0.1 + 0.2]}), tiny)
-    path = notebook.results_folder("smoke-custom") / "x.csv"
+    path = notebook.results_folder(tiny.label) / "x.csv"
+    tables.keep(path.parent, "x", pd.DataFrame({"a": [0.1 + 0.2]}))
     assert path.read_text() == "a\n0.3\n"
     assert json.dumps([p.name for p in path.parent.iterdir()]) == '["x.csv"]'

@@ -25,6 +25,22 @@ def test_what_is_written_is_read_again(table, tmp_path):
     assert (tmp_path / "x.csv").read_bytes() == before
 
 
+def test_a_table_of_runs_is_kept_as_a_file_per_network_and_of_its_own_networks_alone(table, tmp_path):
+    both = pd.concat([table.assign(network="conv2"), table], ignore_index=True)
+    tables.write(tmp_path / "x.csv", both)  # as an earlier version kept it
+    pd.testing.assert_frame_equal(tables.kept(tmp_path, "x"), both, check_exact=False, check_dtype=False)
+    tables.keep(tmp_path, "x_claims", pd.DataFrame({"network": ["fc", "conv2"], "difference": 1.0}))
+    tables.keep(tmp_path, "x", both)
+    names = {"x_fc.csv", "x_conv2.csv", "x_claims.csv"}
+    assert {path.name for path in tmp_path.glob("*.csv")} == names
+    pd.testing.assert_frame_equal(tables.kept(tmp_path, "x"), both, check_exact=False, check_dtype=False)
+    tables.keep(tmp_path, "x", table)
+    assert {path.name for path in tmp_path.glob("*.csv")} == names - {"x_conv2.csv"}
+    assert set(tables.kept(tmp_path, "x")["network"]) == {"fc"}
+    with pytest.raises(tables.TableError, match="no table y: execute its notebook first"):
+        tables.kept(tmp_path, "y")
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [
