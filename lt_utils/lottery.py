@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lt_utils import data, speed, store, workers
+from lt_utils import data, speed, store, tables, workers
 from lt_utils.networks import NETWORKS
 from lt_utils.profiles import fast_precision
 from lt_utils.progress import Progress, duration
@@ -309,8 +309,9 @@ def _next(todo: dict[str, Run], taken: set[str], places: int, by_value: bool) ->
 def run(runs: list[Run], device: str | None = None, executor: Executor | None = None) -> pd.DataFrame:
     """Do what is missing of a sweep and return its table, one row per run, sorted.
 
-    Columns: the fields of `Run`; `weights_remaining` in % (and per layer); accuracies in %; the provenance. If the time
-    budget ends before the sweep does, the table has the runs that are finished.
+    Columns: the fields of `Run`; `weights_remaining` in % (and per layer); accuracies in %; the provenance. Numbers are
+    rounded as in the tables that are kept. If the time budget ends before the sweep does, the table has the runs that
+    are finished.
     """
     execute(runs, device, executor)
     rows = []
@@ -322,4 +323,4 @@ def run(runs: list[Run], device: str | None = None, executor: Executor | None = 
         raise OutOfTime("none of these trainings was finished in time: give a larger BUDGET.")
     if len(rows) < len(runs):
         print(f"{len(rows)} of {len(runs)} runs are done: what follows is of these alone.")
-    return pd.DataFrame(rows).sort_values(list(Run.__annotations__), ignore_index=True)
+    return tables.rounded(pd.DataFrame(rows).sort_values(list(Run.__annotations__), ignore_index=True))

@@ -14,6 +14,7 @@ from lt_utils.networks import NETWORKS
 from lt_utils.runs import KINDS, PRECISIONS, SCHEDULES, Run
 
 OF_A_MASK = ["network", "criterion", "mask1"]  # what tells sweeps of found supermasks apart, seeds aside
+FORMAT = "%.7g"  # of numbers in a file: all that fp32 has
 PROVENANCE = ("version", "commit", "torch", "device", "seconds")
 
 
@@ -60,17 +61,25 @@ def schema() -> Any:
     )
 
 
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with its numbers as they will be read again once it was written, so that what is concluded from it does
+    not depend on whether it was."""
+    floats = table.select_dtypes("float")
+    return table.assign(**floats.map(lambda value: float(FORMAT % value)))
+
+
 def write(path: Path, table: pd.DataFrame) -> None:
     """Write a table, aside and renamed; a table of runs is checked first. Its rows are as they were given: sorted."""
     if "key" in table:
         _check(table, path)
-    store.write(path, lambda aside: table.to_csv(aside, index=False, float_format="%.7g", lineterminator="\n"))
+    store.write(path, lambda aside: table.to_csv(aside, index=False, float_format=FORMAT, lineterminator="\n"))
 
 
 def read(path: Path) -> pd.DataFrame:
     """A table that `write` wrote. Raises TableError, with the column at fault, for one that was damaged."""
     try:
-        table = pd.read_csv(path, dtype={"key": str, "commit": str, "version": str}, keep_default_na=True)
+        text = {"key": str, "commit": str, "version": str}
+        table = pd.read_csv(path, dtype=text, keep_default_na=True, float_precision="round_trip")
     except (ValueError, UnicodeDecodeError) as error:
         raise TableError(f"{path} is damaged ({error}): delete it, or restore it with git, and run again.") from error
     return _check(table, path) if "key" in table else table

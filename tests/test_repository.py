@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lt_utils import readme
+from lt_utils import claims, readme, scorecard, store, tables
 from lt_utils.data import ROOT
 
 PINS = re.compile(r"^\s*-?\s*([A-Za-z0-9_.-]+)==([^ ;\\\n]+)", re.M)
@@ -56,8 +56,6 @@ def test_a_misspelt_notebook_stops_make_with_the_right_names():
 
 
 def test_committed_notebooks_are_executed_again_as_a_clone_cannot_tell_whether_they_are_whole():
-    from lt_utils import store
-
     for profile in store.COMMITTED:
         command = ["make", "-n", "reproduce", f"PROFILE={profile}", "ONLY=04_supermasks"]
         planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -73,6 +71,17 @@ def test_the_engine_stays_thin():
 def test_the_tables_of_the_pages_are_up_to_date(page):
     text = (ROOT / page).read_text()
     assert readme.render(text) == text
+
+
+@pytest.mark.parametrize("label", [readme.LABEL, *store.COMMITTED])
+def test_the_verdicts_that_are_committed_are_those_of_the_committed_tables(label):
+    committed = ROOT / "results" / label
+    judged = [name for name in claims.CLAIMS if tables.files(committed, name)]
+    assert judged
+    found = {f"{name}_claims": claims.judge(name, tables.kept(committed, name)) for name in judged}
+    for name, verdicts in (found | {"06_scorecard": scorecard.verdicts(label)}).items():
+        both = (table.fillna({"direction": ""}) for table in (tables.kept(committed, name), verdicts))
+        pd.testing.assert_frame_equal(*both, check_dtype=False, rtol=1e-5, obj=name)
 
 
 def test_a_page_gets_the_tables_that_it_has_a_place_for():
@@ -101,7 +110,6 @@ def test_the_reference_is_replaced_by_a_whole_quick_only(store, capsys):
 
 def test_the_executed_notebooks_that_are_committed_are_those_of_today():
     """But for their outputs and papermill's cell of parameters: what a reader sees there is what a clone runs."""
-    from lt_utils import store
 
     def sources(path):
         cells = nbformat.read(path, as_version=4).cells
