@@ -54,10 +54,12 @@ class Claim:
 
 
 def _better(section: str, runs: Filter, than: Filter, remaining: tuple[float, float] = DEEP, **more: Any) -> Claim:
-    """ "A beats B", or with `equal_within` "A is as good as B", worded from the values that the filters name."""
+    """ "A beats B", or with `equal_within` "A is as good as B", worded from the values that the filters name; with the
+    range, if it is not the usual one."""
     a, b = (" ".join(str(v) for v in f.values()) for f in (runs, than))
     how = "is as good as" if "equal_within" in more else "beats"
-    return Claim(section, f"{a} {how} {b}", runs, than, remaining, **more)
+    where = "" if remaining == DEEP else " ({:g} % to {:g} %)".format(*remaining)
+    return Claim(section, f"{a} {how} {b}{where}", runs, than, remaining, **more)
 
 
 def _figure(section: str, statement: str, runs: Filter, column: str, margin: float | dict[str, float]) -> Claim:

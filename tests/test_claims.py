@@ -1,5 +1,7 @@
 """Verdicts on claims, on tables made for it."""
 
+import re
+
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
@@ -59,6 +61,23 @@ def test_a_seed_that_lacks_some_of_the_depths_of_the_others_does_not_count(table
     cut = table.assign(test_accuracy=dear)[(table["seed"] != 1) | (table["round"] < 2)]  # seed 1 was not run at 2 %
     better = judge("02_mask1_actions", cut).set_index("claim").loc["rewind beats reinit"]
     assert (better["difference"], better["seeds"]) == (pytest.approx((5 + 2) / 2), 2)
+
+
+def test_a_claim_says_where_and_how_closely_it_is_tested():
+    """Its range of weights remaining is at most 5 %, unless it states another; likewise its margin."""
+    retrained = [claim for name in list(CLAIMS)[:4] for claim in CLAIMS[name] if isinstance(claim.than, dict)]
+    assert len(retrained) > 30
+    for claim in retrained:
+        stated = re.search(r"\((?:below .* against )?([\d.]+) % to (\d+) %", claim.statement)
+        usual = (0, 100) if claim.runs.get("round") == 0 else (0, 5)
+        assert claim.remaining == (tuple(map(float, stated.groups())) if stated else usual), claim.statement
+        below = re.search(r"below (\d+) %", claim.statement)
+        assert claim.than_remaining == ((0, float(below[1])) if below else None)
+    near = {c.statement: c for name in list(CLAIMS)[4:] for c in CLAIMS[name] if "+- " in c.statement}
+    assert len(near) == 10
+    for statement, claim in near.items():
+        margins = [float(words) for words in re.findall(r"(?:\+-|conv) (\d+)", statement)]
+        assert {claim.margin(network) for network in claim.networks} == set(margins), statement
 
 
 def test_a_best_mask_is_of_seeds_whose_sweep_has_every_density(tmp_path, monkeypatch):
