@@ -204,7 +204,12 @@ def test_claims_about_noise_dropout_and_distance():
     }
     words = in_words(found)
     assert words.startswith("<b>conv2</b>: 5 of 17 claims are reproduced.")
-    assert "Contradicted: with noise of 3 sigma a ticket's advantage is gone" in words
+    assert "Contradicted: with noise of 3 sigma a ticket's advantage is gone (random reinit is worse by at most 1) "\
+        "(-3.00 points)." in words  # fmt: skip
+    assert "Not run: " in words
+    assert "nan" not in words
+    both = in_words(pd.concat([found.assign(network="fc"), found]))
+    assert both.index("<b>fc</b>") < both.index("<b>conv2</b>"), "in the order of the figure"
     assert verdicts["2 sigma"]["difference"] == pytest.approx(-0.3)
     assert verdicts["farther"]["difference"] == pytest.approx(0.5)
     assert verdicts["farther"]["unit"] == "standard deviations"
