@@ -26,6 +26,7 @@ def test_what_is_written_is_read_again(table, tmp_path):
 
 
 def test_a_table_of_runs_is_kept_as_a_file_per_network_and_of_its_own_networks_alone(table, tmp_path):
+    table = table.assign(commit="0123456789ab")  # outside a repository there is none
     both = pd.concat([table.assign(network="conv2"), table], ignore_index=True)
     tables.write(tmp_path / "x.csv", both)  # as an earlier version kept it
     pd.testing.assert_frame_equal(tables.kept(tmp_path, "x"), both, check_exact=False, check_dtype=False)
