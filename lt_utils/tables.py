@@ -79,7 +79,7 @@ def read(path: Path) -> pd.DataFrame:
     """A table that `write` wrote. Raises TableError, with the column at fault, for one that was damaged."""
     try:
         text = {"key": str, "commit": str, "version": str}
-        table = pd.read_csv(path, dtype=text, keep_default_na=True, float_precision="round_trip")
+        table = pd.read_csv(path, dtype=text, keep_default_na=True)
     except (ValueError, UnicodeDecodeError) as error:
         raise TableError(f"{path} is damaged ({error}): delete it, or restore it with git, and run again.") from error
     return _check(table, path) if "key" in table else table

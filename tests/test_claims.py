@@ -116,7 +116,8 @@ def test_runs_that_differ_in_what_is_not_compared_are_not_averaged(table, tmp_pa
             average()
     assert not list(tmp_path.iterdir()), "what can't be drawn takes no table's place"
     both = lt.accuracies(mixed, ["mask1", "criterion"])
-    assert (both.xs("large_final", level="criterion") - both.xs("movement", level="criterion")).round(6).eq(9).all(None)
+    ahead = both.xs("large_final", level="criterion") - both.xs("movement", level="criterion")
+    assert ahead.round(6).eq(9).all(axis=None)
     chosen = judge("02_mask1_actions", mixed[mixed["criterion"] == "large_final"])
     pd.testing.assert_frame_equal(chosen, judge("02_mask1_actions", table))
 
