@@ -1,5 +1,6 @@
 """Tests over seeds: t tests of paired differences, their intervals, and the adjustment for their number."""
 
+import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
@@ -27,5 +28,5 @@ def interval(values: pd.Series) -> tuple[float, float]:
 def holm(p: pd.Series) -> pd.Series:
     """p values adjusted for their number after Holm (1979); those that are not numbers don't count."""
     ordered = p.dropna().sort_values()
-    factors = range(len(ordered), 0, -1)
+    factors = np.arange(len(ordered), 0, -1)
     return (ordered * factors).cummax().clip(upper=1.0).reindex(p.index)
