@@ -209,6 +209,9 @@ def test_treatments_are_compared_seed_by_seed_after_trainings_of_one_length(stor
     treatments = {name: lengths.TREATMENTS[name] for name in (lengths.TICKET, "movement", "variant_1")}
     monkeypatch.setattr(lengths, "TREATMENTS", treatments)
     monkeypatch.setattr(lengths, "PAIRS", (("movement", lengths.TICKET), ("variant_1", lengths.TICKET)))
+    for seed in ("0", "2"):
+        monkeypatch.setattr("sys.argv", ["", "--seeds", seed, "--iterations", "8", "--precision", "fp32"])
+        lengths.main()
     found = lengths.compare("fc", seeds=[0, 2], iterations=8, precision="fp32")
     seeds = found.groupby(["treatment", "beside"])["seed"].apply(list)
     assert seeds.to_dict() == {pair: [0, 2] for pair in lengths.PAIRS}
@@ -217,7 +220,9 @@ def test_treatments_are_compared_seed_by_seed_after_trainings_of_one_length(stor
     beside = found.pivot(index="seed", columns="treatment", values="accuracy beside")
     assert (beside["movement"] == beside["variant_1"]).all()  # one training, compared twice
     assert found["accuracy"].nunique() > 2
-    lengths.draw(found)
+    kept = tables.read(store.parent / "results" / "bench" / "training_lengths.csv")  # the second seed joined the first
+    in_order = [rows.sort_values([*lengths.BY, "seed"], ignore_index=True) for rows in (kept, tables.rounded(found))]
+    pd.testing.assert_frame_equal(*in_order)
     assert (store.parent / "figures" / "bench" / "training_lengths.png").exists()
 
 
