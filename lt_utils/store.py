@@ -305,6 +305,7 @@ def device_name(device: str) -> str:
         names = [
             row.split(":")[1].strip() for row in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in row
         ]
-        return f"{names[0]} ({len(names)} cores, {torch.backends.cpu.get_cpu_capability()})"
+        matrices = ", AMX" * bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
+        return f"{names[0]} ({len(names)} cores, {torch.backends.cpu.get_cpu_capability()}{matrices})"
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
