@@ -154,9 +154,9 @@ def _lines(axes: Axes, table: pd.DataFrame, y: str, hue: str, style: dict) -> No
 def _stars(axes: Axes, table: pd.DataFrame, y: str, hue: str, style: dict) -> None:
     """A star on each point that differs from the baseline's at the same round: paired t test over seeds, p < 0.05."""
     baseline = next((name for name in style["palette"] if name in BASELINES), None)
-    if baseline not in set(table[hue]):
-        return
     values = table[table["round"] > 0].pivot_table([y, "weights_remaining"], ["round", "seed"], hue)
+    if baseline not in values.columns.get_level_values(-1):
+        return
     for name in values[y].columns.drop(baseline):
         p = (values[y][name] - values[y][baseline]).dropna().groupby("round").apply(p_of_zero)
         points = values.xs(name, axis=1, level=1).groupby("round").mean().loc[p.index[p < LEVEL]]
@@ -202,10 +202,10 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
         "best_iteration": "iteration of early stopping\n(lowest validation loss)",
         "gap": "training minus test accuracy (points)",
     }
-    networks, pruned = networks_of(table), table[table["round"] > 0]
-    present = (pruned if len(pruned) else table)["variant"].unique()  # a sweep cut short has the dense network of all
-    main = [name for name in (*VARIANTS, VARIANTS[0] + DROPOUT) if name in present]
-    noisy = [VARIANTS[0], *sorted(name for name in present if " sigma" in name), VARIANTS[2]]
+    networks, pruned = networks_of(table), table.groupby(["network", "variant"])["round"].transform("max") > 0
+    table = table[pruned | ~pruned.groupby(table["network"]).transform("any")]  # cut short, all have the dense network
+    main = [name for name in (*VARIANTS, VARIANTS[0] + DROPOUT) if name in set(table["variant"])]
+    noisy = [VARIANTS[0], *sorted(name for name in set(table["variant"]) if " sigma" in name), VARIANTS[2]]
     style = _style(list(dict.fromkeys(main + noisy)))
     rows = 2 * len(networks)
     figure, grid = plt.subplots(rows, 3, figsize=(16, 4.4 * rows), squeeze=False, layout="constrained")

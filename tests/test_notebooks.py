@@ -297,6 +297,27 @@ def test_figures_have_a_panel_for_each_network(store):
     assert criteria["test_accuracy"].between(0, 100).all()
 
 
+def test_a_legend_names_only_what_was_trained_on_its_network():
+    """Where a sweep was cut short, variants without a pruned network have the dense one, which is that of all."""
+    table = tables.kept(ROOT / "results" / "evening", "00_lottery_tickets")
+    short = table[(table["network"] == "conv2") | (table["noise"] == 0) | (table["round"] == 0)]
+    figure = plots.FIGURES["00_lottery_tickets"](short)
+    named = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes[4::6]]
+    plt.close(figure)
+    assert [sum("sigma" in name for name in names) for names in named] == [3, 0]
+
+
+@pytest.mark.parametrize("name", ["00_lottery_tickets", "01_mask_criteria", "02_mask1_actions", "03_mask0_actions"])
+def test_a_sweep_cut_short_after_a_dense_network_is_drawn(name):
+    table = tables.kept(ROOT / "results" / "evening", name)
+    whole = plots.FIGURES[name](table)
+    for short in (table[table["round"] == 0], table[(table["network"] == "conv2") | (table["round"] == 0)]):
+        drawn = plots.FIGURES[name](short)
+        assert drawn.axes[0].get_title() == whole.axes[0].get_title()
+        plt.close(drawn)
+    plt.close(whole)
+
+
 def test_a_failed_notebook_fails_says_why_and_leaves_no_finished_copy(store, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     results = tmp_path / "results" / "smoke-custom"
