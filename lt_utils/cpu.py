@@ -24,6 +24,12 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(M_MMAP_MAX, 0))
 
 
+def has(*instructions: str) -> bool:
+    """Whether the CPU has any of `instructions`, as PyTorch names them; no if it can't tell."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(name) for name in instructions)
+
+
 def same_bits_in_any_stack() -> None:
     """Have MKL, on Intel's processors, add in one order whether it multiplies one pair of matrices or many. Otherwise a
     network's last bits there depend on whether it trains alone. To be called before MKL first multiplies."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lt_utils import cpu
 from lt_utils.randomness import generator
 
 LANES = 4  # CUDA streams on which networks are computed side by side; more gain nothing (measured)
@@ -128,8 +129,7 @@ def initial_weights(network: str, seed: int) -> tuple[Tensor, ...]:
 @cache
 def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 in hardware."""
-    has = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return cpu.has("avx512_bf16", "amx_bf16")
 
 
 def _multiplicable(*tensors: Tensor) -> list[Tensor]:

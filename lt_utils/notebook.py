@@ -66,10 +66,11 @@ def draw(name: str, label: str) -> Path:
 
 def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
     """Write a figure as PNG of 256 colours, a third of the size of one of all colours, which the eye can't tell from
-    it."""
+    it: chosen for the smallest error at worst, not on average, as a narrow band in the hue of another one misleads."""
     drawn = BytesIO()
     figure.savefig(drawn, dpi=dpi)
-    picture = PIL.Image.open(drawn).convert("RGB").quantize(dither=PIL.Image.Dither.NONE)
+    every, colours, dither = PIL.Image.open(drawn).convert("RGB"), PIL.Image.Quantize, PIL.Image.Dither
+    picture = every.quantize(method=colours.MAXCOVERAGE, kmeans=1, dither=dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, optimize=True)
 
@@ -84,9 +85,10 @@ def conclude(name: str, table: pd.DataFrame, settings: Settings) -> Styler:
     return shown.set_table_styles([{"selector": "caption", "props": left}])
 
 
-def full(table: pd.DataFrame) -> Styler:
-    """A table shown with all of its rows and words, numbers to two digits."""
-    return table.style.format(precision=2, na_rep="").hide(axis="index").set_uuid("table")
+def full(table: pd.DataFrame, digits: int = 2) -> Styler:
+    """A table shown with all of its rows and words, numbers to so many digits, and nothing where there is none."""
+    shown = table.style.format(precision=digits, na_rep="").format_index(precision=2, axis="columns").set_uuid("table")
+    return shown.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else shown
 
 
 def sample_weights(

@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lt_utils import cpu
 from lt_utils.data import ROOT
 from lt_utils.networks import NETWORKS
 from lt_utils.runs import Run
@@ -305,7 +306,7 @@ def device_name(device: str) -> str:
         names = [
             row.split(":")[1].strip() for row in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in row
         ]
-        matrices = ", AMX" * bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
+        matrices = ", AMX" * cpu.has("amx_bf16")
         return f"{names[0]} ({len(names)} cores, {torch.backends.cpu.get_cpu_capability()}{matrices})"
     except (OSError, IndexError):
         return platform.processor() or platform.machine()

@@ -96,7 +96,11 @@ def keep(folder: Path, name: str, table: pd.DataFrame) -> None:
     """Write table `name` into a folder, in its `files`; those of networks that it has no longer go."""
     parts = {f"{name}.csv": table}
     if "key" in table:
-        parts = {f"{name}_{network}.csv": rows for network, rows in table.groupby("network")}
+        layers = [column for column in table if column.startswith("layer_")]  # of which some networks have fewer
+        parts = {
+            f"{name}_{network}.csv": rows.drop(columns=[one for one in layers if rows[one].isna().all()])
+            for network, rows in table.groupby("network")
+        }
     for file, rows in parts.items():
         write(folder / file, rows)
     for file in {f"{name}.csv", *(f"{name}_{network}.csv" for network in NETWORKS)} - set(parts):

@@ -10,7 +10,9 @@ import sys
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 
 import lt_utils as lt
@@ -279,6 +281,23 @@ def test_make_with_a_budget_stops_in_time_draws_what_is_there_and_goes_on(tmp_pa
     second = subprocess.run([*command, "BUDGET=10m"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "all 14 trainings are done." in second.stdout
     assert some < len(pd.read_csv(table)) == 21
+
+
+def test_a_saved_picture_shows_every_band_in_its_own_hue(tmp_path):
+    """With fewer colours than it was drawn in: narrow translucent bands, in each other's way, are many of them."""
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for i in range(18):
+        x = [0, 10 + i]
+        axes.fill_between(x, [i, i / 2], [i + 0.6, i / 2 + 0.4], color=plt.cm.tab20(i), alpha=0.25)
+        axes.plot(x, [i + 0.3, i / 2 + 0.2], color=plt.cm.tab20(i), linewidth=0.8)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=130)
+    notebook.save_png(figure, tmp_path / "x.png")
+    plt.close(figure)
+    saved, exact = (np.asarray(PIL.Image.open(one).convert("RGB")).astype(int) for one in (tmp_path / "x.png", drawn))
+    assert abs(saved - exact).max() <= 32
+    assert (saved[0, 0] == 255).all(), "white stays white"
+    assert (tmp_path / "x.png").stat().st_size < len(drawn.getvalue()) * 0.7
 
 
 def test_figures_have_a_panel_for_each_network(store):

@@ -36,6 +36,10 @@ def test_a_table_of_runs_is_kept_as_a_file_per_network_and_of_its_own_networks_a
     names = {"x_fc.csv", "x_conv2.csv", "x_claims.csv"}
     assert {path.name for path in tmp_path.glob("*.csv")} == names
     pd.testing.assert_frame_equal(tables.kept(tmp_path, "x"), both, check_exact=False, check_dtype=False)
+    deeper = both.assign(layer_3_remaining=both["weights_remaining"].where(both["network"] == "conv2"))
+    tables.keep(tmp_path, "x", deeper)
+    assert "layer_3_remaining" not in tables.read(tmp_path / "x_fc.csv"), "it has three layers"
+    pd.testing.assert_frame_equal(tables.kept(tmp_path, "x"), deeper, check_exact=False, check_dtype=False)
     tables.keep(tmp_path, "x", table)
     assert {path.name for path in tmp_path.glob("*.csv")} == names - {"x_conv2.csv"}
     assert set(tables.kept(tmp_path, "x")["network"]) == {"fc"}
@@ -157,6 +161,14 @@ def test_accuracies_have_a_column_per_round_and_a_row_for_what_was_pruned():
     assert ("fc", "ticket") not in wide.index, "it has the dense network alone"
     dense = lt.accuracies(table[table["round"] == 0], "schedule")
     assert len(dense) == 3, "nothing is pruned: every row is the dense network's"
+
+
+def test_tables_are_shown_without_a_word_where_there_is_no_number():
+    wide = pd.DataFrame({100.0: [97.14, 69.96], 3.517: [None, 51.0]}, index=pd.Index(["fc", "conv2"], name="network"))
+    shown = lt.full(wide, digits=1).to_html()
+    assert "nan" not in shown.lower()
+    assert all(f">{cell}</t" in shown for cell in ("97.1", "51.0", "100.00", "3.52", "fc", "conv2"))
+    assert ">0</th>" not in lt.full(wide.reset_index()).to_html(), "numbers of rows say nothing"
 
 
 def test_a_measurement_of_some_networks_leaves_those_of_others_and_of_other_machines(tmp_path):
