@@ -163,6 +163,7 @@ def _supermask_accuracy(path: Path, run: Run) -> float | None:
 def accuracies(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     """Mean test accuracy in % over seeds per value of column `by` (or of several, or of `variant`), a column per
     percentage of weights left; a value that has the dense network alone, since a sweep was cut short, is left out.
+    Of a network's rows the best comes first, where the fewest weights are left.
 
     Raises ValueError if runs differ in anything else.
     """
@@ -174,7 +175,9 @@ def accuracies(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     wide = table.pivot_table("test_accuracy", ["network", *by], remaining.rename("remaining"))
     pruned = wide.drop(columns=wide.columns.max()).notna().any(axis=1)
     wide = wide[pruned] if pruned.any() else wide
-    return wide[sorted(wide.columns, reverse=True)].sort_values(wide.columns.min(), ascending=False).round(1)
+    wide = wide[sorted(wide.columns, reverse=True)]
+    sparsest = wide.ffill(axis="columns").iloc[:, -1].sort_values(ascending=False, kind="stable")
+    return wide.loc[[row for n in plots.networks_of(table) for row in sparsest.index if row[0] == n]].round(1)
 
 
 def best_supermasks(table: pd.DataFrame) -> pd.DataFrame:

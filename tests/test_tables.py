@@ -159,6 +159,17 @@ def test_accuracies_have_a_column_per_round_and_a_row_for_what_was_pruned():
     assert list(wide.columns) == [100.0, 1.2]
     assert wide.loc[("fc", "one_shot")].tolist() == [90.5, 80.5]
     assert ("fc", "ticket") not in wide.index, "it has the dense network alone"
+    left = table["weights_remaining"].replace({1.2: 2.4, 1.19: 2.39})
+    other = table.assign(network="conv2", weights_remaining=left, test_accuracy=table["test_accuracy"] - 9)
+    other.loc[(other["schedule"] == "one_shot") & (other["round"] == 1), "test_accuracy"] += 5
+    both = lt.accuracies(pd.concat([other, table]), "schedule")
+    assert list(both.columns) == [100.0, 2.4, 1.2]
+    assert list(both.index) == [
+        ("fc", "iterative"),
+        ("fc", "one_shot"),
+        ("conv2", "one_shot"),
+        ("conv2", "iterative"),
+    ], "the best first, per network"
     dense = lt.accuracies(table[table["round"] == 0], "schedule")
     assert len(dense) == 3, "nothing is pruned: every row is the dense network's"
 
