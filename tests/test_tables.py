@@ -249,6 +249,28 @@ def test_treatments_are_compared_seed_by_seed_after_trainings_of_one_length(stor
     assert (store.parent / "figures" / "bench" / "training_lengths.png").exists()
 
 
+def test_noise_turns_the_signs_that_it_turns_when_it_is_drawn(store):
+    from bench import noise_signs
+    from lt_utils.networks import NETWORKS, initial_weights
+
+    few = noise_signs.measure("fc", "smoke", seeds=[1], precision="fp32")
+    assert (
+        few["noise"].tolist() == list(noise_signs.NOISE) * lt.settings("smoke").scale.rounds
+        and (few["seeds"] == 1).all()
+    )
+    weights = initial_weights("fc", 1)
+    large = [w.abs() > layer.glorot_std for w, layer in zip(weights, NETWORKS["fc"].layers)]
+    source = torch.Generator().manual_seed(0)
+    for noise in noise_signs.NOISE:
+        drawn = [
+            (w + noise * layer.glorot_std * torch.randn(w.shape, generator=source)).sign() != w.sign()
+            for w, layer in zip(weights, NETWORKS["fc"].layers)
+        ]
+        share = 100 * torch.cat([d[m] for d, m in zip(drawn, large)]).float().mean().item()
+        assert noise_signs.turned("fc", 1, noise, large) == pytest.approx(share, abs=0.5)
+        assert share < few.loc[few["noise"] == noise, "turned_any_percent"].iloc[0] < 50
+
+
 def test_the_best_mask_is_read_off_coarser_and_coarser_grids_of_densities():
     from bench.mask_densities import EACH, best_of
 
