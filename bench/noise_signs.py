@@ -45,9 +45,8 @@ def measure(network: str, profile: str, seeds: list[int] | None, precision: str)
         kept = store.mask(run)
         for noise in NOISE:
             percent = [turned(network, run.seed, noise, masks) for masks in (kept, [torch.ones_like(m) for m in kept])]
-            left = 100 * sum(int(m.sum()) for m in kept) / NETWORKS[network].weights
             where = (network, s.iterations(network), precision, run.stride * run.round, noise)
-            rows.append((*where, left, *percent, run.seed))
+            rows.append((*where, store.metrics(run)["metrics"]["weights_remaining"], *percent, run.seed))
     columns = ["weights_remaining", "turned_kept_percent", "turned_any_percent", "seeds"]
     means = dict.fromkeys(columns[:-1], "mean") | {"seeds": "nunique"}
     return pd.DataFrame(rows, columns=[*BY, *columns]).groupby(BY, sort=False).agg(means).reset_index()

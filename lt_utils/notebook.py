@@ -12,6 +12,7 @@ import PIL.Image
 import torch
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
+from PIL.Image import Dither, Quantize
 
 from lt_utils import claims, plots, store, tables, tickets
 from lt_utils.data import ROOT
@@ -66,11 +67,10 @@ def draw(name: str, label: str) -> Path:
 
 def save_png(figure: Figure, path: Path, dpi: int = 130) -> None:
     """Write a figure as PNG of 256 colours, a third of the size of one of all colours, which the eye can't tell from
-    it: chosen for the smallest error at worst, not on average, as a narrow band in the hue of another one misleads."""
+    it. They are chosen by their worst error, not the mean one: a narrow band in the hue of another would mislead."""
     drawn = BytesIO()
     figure.savefig(drawn, dpi=dpi)
-    every, colours, dither = PIL.Image.open(drawn).convert("RGB"), PIL.Image.Quantize, PIL.Image.Dither
-    picture = every.quantize(method=colours.MAXCOVERAGE, kmeans=1, dither=dither.NONE)
+    picture = PIL.Image.open(drawn).convert("RGB").quantize(method=Quantize.MAXCOVERAGE, kmeans=1, dither=Dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, optimize=True)
 
@@ -176,8 +176,9 @@ def accuracies(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     pruned = wide.drop(columns=wide.columns.max()).notna().any(axis=1)
     wide = wide[pruned] if pruned.any() else wide
     wide = wide[sorted(wide.columns, reverse=True)]
-    sparsest = wide.ffill(axis="columns").iloc[:, -1].sort_values(ascending=False, kind="stable")
-    return wide.loc[[row for n in plots.networks_of(table) for row in sparsest.index if row[0] == n]].round(1)
+    best_first = wide.loc[wide.ffill(axis="columns").iloc[:, -1].sort_values(ascending=False, kind="stable").index]
+    there = [name for name in plots.networks_of(table) if name in best_first.index]
+    return pd.concat([best_first.loc[[name]] for name in there]).round(1)
 
 
 def best_supermasks(table: pd.DataFrame) -> pd.DataFrame:

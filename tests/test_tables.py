@@ -254,10 +254,8 @@ def test_noise_turns_the_signs_that_it_turns_when_it_is_drawn(store):
     from lt_utils.networks import NETWORKS, initial_weights
 
     few = noise_signs.measure("fc", "smoke", seeds=[1], precision="fp32")
-    assert (
-        few["noise"].tolist() == list(noise_signs.NOISE) * lt.settings("smoke").scale.rounds
-        and (few["seeds"] == 1).all()
-    )
+    assert few["noise"].tolist() == list(noise_signs.NOISE) * lt.settings("smoke").scale.rounds
+    assert (few["seeds"] == 1).all()
     weights = initial_weights("fc", 1)
     large = [w.abs() > layer.glorot_std for w, layer in zip(weights, NETWORKS["fc"].layers)]
     source = torch.Generator().manual_seed(0)
