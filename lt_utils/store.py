@@ -149,16 +149,18 @@ def metrics(run: Run) -> dict[str, Any] | None:
 
 def committed() -> dict[str, dict[str, Any]]:
     """Finished runs among the rows of the committed tables, by key; none if `FRESH` is set. Of two rows of one run, of
-    two machines, that of the profile counts whose notebook is being executed (`LT_PROFILE`): it finds its own again."""
-    return {} if os.environ.get("FRESH") else _committed(ROOT / "results", os.environ.get("LT_PROFILE", ""))
+    two machines, that of the profile and notebook being executed counts (`LT_NOTEBOOK`, as in `overnight/01_...`): it
+    finds its own again."""
+    return {} if os.environ.get("FRESH") else _committed(ROOT / "results", os.environ.get("LT_NOTEBOOK", ""))
 
 
 @cache
-def _committed(where: Path, profile: str) -> dict[str, dict[str, Any]]:
+def _committed(where: Path, notebook: str) -> dict[str, dict[str, Any]]:
     from lt_utils import tables
 
-    names = sorted(COMMITTED, key=lambda name: name == profile)  # the last one counts
-    paths = [path for name in names for path in sorted((where / name).glob("0*.csv"))]
+    profile, _, name = notebook.partition("/")
+    paths = [path for one in COMMITTED for path in sorted((where / one).glob("0*.csv"))]
+    paths.sort(key=lambda path: (path.parent.name == profile) * (1 + path.name.startswith(name)))  # the last one counts
     return {key: row for path in paths for key, row in tables.finished(path).items()}
 
 

@@ -56,7 +56,7 @@ def execute(name: str, profile: str, given: list[str], among: list[str]) -> None
         check_name("notebook", one, [path.stem for path in NOTEBOOKS.glob("*.ipynb")])
     chosen = parameters(name, given, profile, among)
     label = f"{profile}-custom" if given else profile
-    os.environ["LT_PROFILE"] = profile
+    os.environ["LT_NOTEBOOK"] = f"{profile}/{name}"
     if given:
         os.environ["LT_LABEL"] = label  # also of a notebook that has none of the parameters
     out = Path(os.environ.get("LT_RESULTS") or ROOT / "results") / label

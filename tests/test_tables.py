@@ -97,16 +97,15 @@ def test_committed_rows_count_as_done_unless_fresh(table, tiny, tmp_path, monkey
     assert len(list((tmp_path / "third").glob("??/*/run.json"))) == 4
 
 
-def test_of_two_committed_rows_of_a_run_that_of_the_profile_being_executed_counts(table, tiny, tmp_path, monkeypatch):
-    for name, shift in (("overnight", 0.0), ("paper", 1.0)):
-        (tmp_path / "results" / name).mkdir(parents=True)
-        tables.write(
-            tmp_path / "results" / name / "01_x.csv", table.assign(test_accuracy=table["test_accuracy"] - shift)
-        )
+def test_of_two_committed_rows_of_a_run_that_of_the_notebook_being_executed_counts(table, tiny, tmp_path, monkeypatch):
+    for name, shift in (("overnight/01_x", 0.0), ("overnight/02_y", 2.0), ("paper/01_x", 1.0)):
+        rows = table.assign(test_accuracy=table["test_accuracy"] - shift)
+        (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
+        tables.write(tmp_path / "results" / f"{name}.csv", rows)
     monkeypatch.setattr(run_store, "ROOT", tmp_path)
     monkeypatch.setenv("LT_STORE", str(tmp_path / "another"))
-    for name, shift in (("overnight", 0.0), ("paper", 1.0), ("evening", 1.0)):
-        monkeypatch.setenv("LT_PROFILE", name)
+    for name, shift in (("overnight/01_x", 0.0), ("overnight/02_y", 2.0), ("paper/02_y", 1.0), ("evening/01_x", 1.0)):
+        monkeypatch.setenv("LT_NOTEBOOK", name)
         found = lt.run(lt.sweep(tiny, round=[0, 1]))["test_accuracy"]
         assert found.tolist() == pytest.approx((table["test_accuracy"] - shift).tolist(), rel=1e-6)
 
