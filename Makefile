@@ -38,7 +38,7 @@ PYTHON := $(VENV)/bin/python
 READY :=
 endif
 
-.PHONY: always reproduce train cost figures lab bench test data setup clean help readme lock check
+.PHONY: always reproduce train cost figures redraw lab bench test data setup clean help readme lock check
 
 reproduce: $(if $(BUDGET),train) $(EXECUTED)  ## execute the notebooks, make every table and figure, sum up [PROFILE=smoke|quick|evening|overnight|paper ONLY=01_mask_criteria PARAMS="seeds=5 rounds=9" BUDGET=30m]
 	@$(PYTHON) -m lt_utils summary --profile $(LABEL)
@@ -55,6 +55,9 @@ cost: | $(DATA)  ## say what is still to be trained, and how long that takes on 
 
 figures: $(READY)  ## redraw the figures of PROFILE from its tables; nothing is trained
 	@$(PYTHON) -m lt_utils figures --profile $(PROFILE)
+
+redraw: check  ## execute the committed notebooks again from their own tables; nothing is trained [ONLY=01_mask_criteria]
+	@$(PYTHON) notebooks/redraw.py $(ONLY:%=--only %)
 
 lab: check  ## open the notebooks in JupyterLab
 	@$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks

@@ -40,7 +40,7 @@ def learn(
     network: str, rates: list[float], epochs: int, seeds: int, weights: list[str], dwr: list[bool]
 ) -> pd.DataFrame:
     """Accuracies in % per rate, variant and epoch of learning for `epochs`."""
-    s = settings("overnight", supermasks=True, networks=[network], seeds=seeds, mask_epochs=epochs)
+    s = settings("overnight", supermasks="learned", networks=[network], seeds=seeds, mask_epochs=epochs)
     per_epoch, rows = s.at(network).mask_eval_every, []
     runs = sweep(s, kind="learned", learning_rate=rates, mask1=weights, dwr=dwr)
     for one, curve in zip(runs, curves(runs)):

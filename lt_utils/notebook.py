@@ -1,5 +1,6 @@
 """What a notebook does besides running: keep its table, draw its figure, conclude."""
 
+import math
 import os
 from io import BytesIO
 from pathlib import Path
@@ -86,8 +87,14 @@ def conclude(name: str, table: pd.DataFrame, settings: Settings) -> Styler:
 
 
 def full(table: pd.DataFrame, digits: int = 2) -> Styler:
-    """A table shown with all of its rows and words, numbers to so many digits, and nothing where there is none."""
-    shown = table.style.format(precision=digits, na_rep="").format_index(precision=2, axis="columns").set_uuid("table")
+    """A table shown with all of its rows and words, numbers to so many digits, and nothing where there is none, or no
+    finite one, as in the interval of a single seed."""
+    shown = (
+        table.replace([-math.inf, math.inf], math.nan)
+        .style.format(precision=digits, na_rep="")
+        .format_index(precision=2, axis="columns")
+        .set_uuid("table")
+    )
     return shown.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else shown
 
 
@@ -139,7 +146,9 @@ def export(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         rows.append(
             {
                 "network": network,
-                "supermask": f"{run.criterion}, {plots.WEIGHTS[run.mask1]}, seed {run.seed}",
+                "criterion": run.criterion,
+                "weights": plots.WEIGHTS[run.mask1],
+                "seed": run.seed,
                 "weights remaining (%)": row["weights_remaining"],
                 "file (kB)": path.stat().st_size / 1000,
                 "dense checkpoint (kB)": tickets.dense_bytes(network) / 1000,

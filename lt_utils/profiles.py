@@ -1,6 +1,7 @@
 """How much of the paper is run: the one table of scales, and the settings of a notebook made from it."""
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,11 +38,12 @@ class Profile:
     conv: dict[str, Any] = field(default_factory=dict)  # what differs on Conv2, Conv4 and Conv6
 
 
-OF_TRAINING = ("rounds", "stride", "iterations", "eval_every")  # what a notebook on retrained networks shows
-OF_SUPERMASKS = (
-    *("iterations", "eval_every", "levels", "criteria"),
-    *("mask_epochs", "mask_eval_every", "mask_rate", "test_images"),
-)
+SUPERMASKS = ("found", "learned")
+SHOWN = {  # in a notebook on retrained networks, or on such supermasks
+    None: ("rounds", "stride", "iterations", "eval_every"),
+    "found": ("iterations", "eval_every", "levels", "criteria", "test_images"),
+    "learned": ("mask_epochs", "mask_eval_every", "mask_rate", "test_images", "iterations", "eval_every"),
+}
 FEW_CRITERIA = ("large_final", "large_final_same_sign", "large_final_diff_sign", "random")
 
 PROFILES = {
@@ -136,7 +138,7 @@ class Settings:
     scale: Profile
     seeds: tuple[int, ...]
     label: str  # folder under results/ and figures/: the profile's name, or `NAME-custom` once a parameter is given
-    supermasks: bool = False  # whether they are those of a notebook on supermasks
+    supermasks: str | None = None  # found or learned, in a notebook on such
 
     def at(self, network: str) -> Profile:
         """The scale at which a network is run."""
@@ -155,16 +157,15 @@ class Settings:
             own = self.at(network)
             columns[network] = {
                 "seeds": self.seeds_of(network),
-                **{name: getattr(own, name) for name in (OF_SUPERMASKS if self.supermasks else OF_TRAINING)},
+                **{name: getattr(own, name) for name in SHOWN[self.supermasks]},
                 "iterations": self.iterations(network),
                 "precision": self.precision(network),
             }
-            if self.supermasks:
-                columns[network] |= {
-                    "criteria": own.criteria or "all",
-                    "mask_rate": own.mask_rate or _rates(*NETWORKS[network].mask_rates),
-                    "seeds of learned masks": self.seeds_of(network, "learned"),
-                }
+            if self.supermasks == "found":
+                columns[network]["criteria"] = own.criteria or "all"
+            if self.supermasks == "learned":
+                columns[network]["seeds of learned masks"] = self.seeds_of(network, "learned")
+                columns[network]["mask_rate"] = own.mask_rate or _rates(*NETWORKS[network].mask_rates)
         return f"<b>{self.label}</b>" + pd.DataFrame(columns).map(_words).to_html()
 
     def precision(self, network: str) -> str:
@@ -200,7 +201,7 @@ def fast_precision() -> str:
     return "bf16" if cpu_has_bf16() else "fp32"
 
 
-def choose(kind: str, name: str, names: list[str] | dict) -> str:
+def choose(kind: str, name: str, names: Collection[str]) -> str:
     """`name`, if it is one of `names`; otherwise a ValueError that lists them."""
     if name not in names:
         raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(names))}.")
@@ -215,19 +216,20 @@ def _names(kind: str, given: list[str] | str, known: dict) -> tuple[str, ...]:
 def settings(
     profile: str,
     *,
-    supermasks: bool = False,
+    supermasks: str | None = None,
     networks: list[str] | str | None = None,
     seeds: int | list[int] | None = None,
     **overrides: int | None,
 ) -> Settings:
     """The settings of `profile`, with every parameter that is not None in place of the profile's own.
 
-    `supermasks` takes the profile's networks for the notebooks on supermasks. `seeds` is a count or the seeds
-    themselves; `overrides` are fields of `Profile` (rounds, iterations, eval_every...).
+    `supermasks`, "found" or "learned", takes the profile's networks for notebooks on those. `seeds` is a count or the
+    seeds themselves; `overrides` are fields of `Profile` (rounds, iterations, eval_every...).
     Raises ValueError, with the right choices, for a wrong name or an impossible number.
     """
     own = PROFILES[choose("profile", profile, PROFILES)]
-    if supermasks:
+    if supermasks is not None:
+        choose("supermasks", supermasks, SUPERMASKS)
         own = replace(own, networks=own.supermask_networks)
     given = {choose("parameter", k, list(Profile.__annotations__)): v for k, v in overrides.items() if v is not None}
     for name, value in given.items():

@@ -29,8 +29,9 @@ def collect() -> None:
     for folder in (results, figures):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    for path in (*results_folder(profile).glob("*.csv"), *results_folder(profile).glob("0?_*.ipynb")):
-        shutil.copy(path, results)
+    for pattern in ("*.csv", "0?_*.ipynb", "supermask_*.safetensors"):
+        for path in results_folder(profile).glob(pattern):
+            shutil.copy(path, results)
     for path in figures_folder(profile).glob("*.png"):
         shutil.copy(path, figures)
 

@@ -210,6 +210,11 @@ def weights(run: Run) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     return start, final, bias
 
 
+def put(run: Run, content: dict[str, Any]) -> None:
+    """Keep the metrics and provenance of a finished run, last of what is kept of it."""
+    write_json(_entry(run) / "run.json", content)
+
+
 def save(run: Run, outcome: Outcome, start: list[Tensor], masks: list[Tensor], device: str, seconds: float) -> None:
     """Keep a finished run; its parent's weights go once this run carries the chain on (the dense network's stay)."""
     provenance = {
@@ -233,7 +238,7 @@ def save(run: Run, outcome: Outcome, start: list[Tensor], masks: list[Tensor], d
         write_tensors(
             entry / "weights.safetensors", {f"{n}.{i}": t.cpu() for n, ts in named.items() for i, t in enumerate(ts)}
         )
-    write_json(entry / "run.json", content)
+    put(run, content)
     _checkpoint(run).unlink(missing_ok=True)
     if run.has_heirs and run.parent and run.parent.round:
         (_entry(run.parent) / "weights.safetensors").unlink(missing_ok=True)

@@ -61,7 +61,7 @@ def execute(name: str, profile: str, given: list[str], among: list[str]) -> None
         os.environ["LT_LABEL"] = label  # also of a notebook that has none of the parameters
     out = Path(os.environ.get("LT_RESULTS") or ROOT / "results") / label
     out.mkdir(parents=True, exist_ok=True)
-    finished, failed = out / f"{name}.ipynb", out / f"{name}.failed.ipynb"
+    finished, failed = out.resolve() / f"{name}.ipynb", out.resolve() / f"{name}.failed.ipynb"
     began = time.monotonic()
     print(f"{name} ({profile})", flush=True)
     with tempfile.TemporaryDirectory() as temporary:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -126,6 +127,23 @@ def test_a_notebook_executed_again_is_the_same_file(executed, tmp_path):
     subprocess.run(command, env=again, check=True, capture_output=True, cwd=ROOT)
     first, second = (place / "smoke" / f"{name}.ipynb" for place in (folder / "results", tmp_path))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_committed_notebook_is_redrawn_from_its_table_without_training(tmp_path):
+    """Its text to the last byte, whatever this machine would have found; the reference's, in another folder than its
+    profile's."""
+    name = "02_mask1_actions"
+    shutil.copytree(ROOT / "results" / "reference", tmp_path / "reference")
+    own = {"LT_RESULTS": str(tmp_path), "LT_FIGURES": str(tmp_path / "figures"), "PYTHONPATH": str(ROOT)}
+    (tmp_path / "reference" / f"{name}.ipynb").write_text("")
+    command = [sys.executable, "notebooks/redraw.py", "reference", "--only", name]
+    subprocess.run(command, env=os.environ | own, check=True, capture_output=True, cwd=ROOT)
+
+    def without_pictures(folder):
+        return re.sub(r'"image/png": ".*"', "", (folder / "reference" / f"{name}.ipynb").read_text())
+
+    assert without_pictures(tmp_path) == without_pictures(ROOT / "results")
+    assert (tmp_path / "figures" / "reference" / f"{name}.png").exists()
 
 
 def test_tables_hold_every_run_once(executed):

@@ -55,7 +55,7 @@ def test_equal_work_has_one_key_and_different_work_another():
 
 def test_masks_learn_at_the_rate_of_their_network_and_kind_unless_another_is_given():
     def rates(**given):
-        s = lt.settings("overnight", supermasks=True, networks=["conv6"], seeds=1, **given)
+        s = lt.settings("overnight", supermasks="learned", networks=["conv6"], seeds=1, **given)
         return {run.dwr: run.learning_rate for run in lt.sweep(s, kind="learned", dwr=[False, True])}
 
     assert dict(enumerate(NETWORKS["conv6"].mask_rates)) == rates()
@@ -66,7 +66,7 @@ def test_masks_learn_at_the_rate_of_their_network_and_kind_unless_another_is_giv
 
 @pytest.mark.parametrize("profile", ["quick", "evening", "overnight", "paper"])
 def test_learned_masks_are_validated_at_the_ends_of_epochs(profile):
-    runs = lt.sweep(lt.settings(profile, supermasks=True), kind="learned")
+    runs = lt.sweep(lt.settings(profile, supermasks="learned"), kind="learned")
     images = {"mnist": 55_000, "cifar10": 45_000}
     assert all(run.eval_every % (images[NETWORKS[run.network].dataset] // run.batch) == 0 for run in runs)
 
@@ -136,13 +136,13 @@ def test_settings_take_the_profile_where_no_parameter_is_given():
 
 def test_learned_masks_may_have_fewer_seeds_unless_seeds_are_asked_for():
     def seeds(kind, **given):
-        settings = lt.settings("overnight", supermasks=True, networks="conv2", **given)
+        settings = lt.settings("overnight", supermasks="learned", networks="conv2", **given)
         return {run.seed for run in lt.sweep(settings, kind)}
 
     assert (seeds("found"), seeds("learned")) == ({0, 1, 2}, {0})
     assert seeds("learned", seeds=[4, 5]) == {4, 5}
     # the count that FC has anyway is more than Conv2 has
-    assert lt.settings("overnight", supermasks=True, seeds=5).label == "overnight-custom"
+    assert lt.settings("overnight", supermasks="found", seeds=5).label == "overnight-custom"
     assert lt.settings("overnight", seeds=5).label == "overnight"
 
 
@@ -159,7 +159,7 @@ def test_bf16_is_taken_where_the_hardware_has_it_or_when_asked_for(monkeypatch):
 
 def test_precision_is_asked_for_all_networks_or_for_single_ones(monkeypatch):
     monkeypatch.setattr(profiles, "fast_precision", lambda: "machine's")
-    settings = lt.settings("smoke", supermasks=True, networks=["fc", "conv2"], levels=[0])
+    settings = lt.settings("smoke", supermasks="found", networks=["fc", "conv2"], levels=[0])
     for asked, expected in {
         "": ("machine's", "machine's"),
         "bf16": ("bf16", "bf16"),

@@ -1,5 +1,7 @@
 """Tables: one format, a schema on the way in and out, and committed rows that count as done."""
 
+import math
+
 import pandas as pd
 import pytest
 import torch
@@ -179,6 +181,7 @@ def test_tables_are_shown_without_a_word_where_there_is_no_number():
     assert "nan" not in shown.lower()
     assert all(f">{cell}</t" in shown for cell in ("97.1", "51.0", "100.00", "3.52", "fc", "conv2"))
     assert ">0</th>" not in lt.full(wide.reset_index()).to_html(), "numbers of rows say nothing"
+    assert "inf" not in lt.full(wide.assign(low=-math.inf, high=math.inf)).to_html(), "one seed has no interval"
 
 
 def test_a_measurement_of_some_networks_leaves_those_of_others_and_of_other_machines(tmp_path):
