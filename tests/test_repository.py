@@ -96,8 +96,9 @@ def test_the_reference_is_replaced_by_a_whole_quick_only(store, capsys):
     from lt_utils.notebook import results_folder
 
     kept, quick = results_folder(readme.LABEL) / "kept.csv", results_folder("quick")
+    masks = "supermask_fc.safetensors"
     last, *others = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-    for path in (kept, *(quick / name for name in others)):
+    for path in (kept, *(quick / name for name in (*others, masks))):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     readme.collect()
@@ -105,7 +106,7 @@ def test_the_reference_is_replaced_by_a_whole_quick_only(store, capsys):
     assert last in capsys.readouterr().out
     (quick / last).write_text("")
     readme.collect()
-    assert {path.name for path in kept.parent.iterdir()} == {last, *others}
+    assert {path.name for path in kept.parent.iterdir()} == {last, *others, masks}
 
 
 def test_the_executed_notebooks_that_are_committed_are_those_of_today():
