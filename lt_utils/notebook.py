@@ -129,7 +129,8 @@ def sample_weights(
 def export(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Save the best supermask of each network as results/LABEL/supermask_NETWORK.safetensors, load it back, and set its
     size beside that of a dense checkpoint, and its accuracy beside the table's. A file that is there and has the
-    table's accuracy stays: a mask found again from a dense training of another machine is another one."""
+    table's accuracy stays: a mask found again from a dense training of another machine is another one. A network that
+    there was no time to train again has no file, and no size and no accuracy of one."""
     rows = []
     for network in plots.networks_of(table):
         here = table[table["network"] == network]
@@ -141,8 +142,6 @@ def export(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
             if not execute([run.parent], weights=True):  # rows may be committed without the dense network's weights
                 tickets.save_ticket(run, path)
                 loaded = _supermask_accuracy(path, run)
-            if loaded is None:
-                continue
         rows.append(
             {
                 "network": network,
@@ -150,10 +149,10 @@ def export(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
                 "weights": plots.WEIGHTS[run.mask1],
                 "seed": run.seed,
                 "weights remaining (%)": row["weights_remaining"],
-                "file (kB)": path.stat().st_size / 1000,
+                "file (kB)": math.nan if loaded is None else path.stat().st_size / 1000,
                 "dense checkpoint (kB)": tickets.dense_bytes(network) / 1000,
                 "accuracy in the table": row["test_accuracy"],
-                "accuracy when loaded": loaded,
+                "accuracy when loaded": math.nan if loaded is None else loaded,
             }
         )
     return pd.DataFrame(rows).round(2)
