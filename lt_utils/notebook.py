@@ -138,10 +138,11 @@ def export(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         run = Run.of(row)
         path = results_folder(settings.label) / f"supermask_{network}.safetensors"
         loaded = _supermask_accuracy(path, run)
-        if loaded is None or abs(loaded - row["test_accuracy"]) > ROUNDING:
-            if not execute([run.parent], weights=True):  # rows may be committed without the dense network's weights
-                tickets.save_ticket(run, path)
-                loaded = _supermask_accuracy(path, run)
+        there = loaded is not None and abs(loaded - row["test_accuracy"]) <= ROUNDING
+        # rows may be committed without the dense network's weights
+        if not there and not execute([run.parent], weights=True):
+            tickets.save_ticket(run, path)
+            loaded = _supermask_accuracy(path, run)
         rows.append(
             {
                 "network": network,

@@ -5,11 +5,13 @@
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import partial
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import torch
@@ -68,6 +70,17 @@ def devices(words: str) -> list[str]:
     return names
 
 
+def end_with_parent() -> None:
+    """End this worker process as soon as the one that started it is gone, perhaps killed. Else it would go on for hours
+    with a training that nobody waits for, beside the workers of the next."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
 def pool(device: str | None = None, executor: Executor | None = None) -> Iterator[list[Worker]]:
     """The workers of a sweep: those of `executor`, else what `WORKERS` or `SCHEDULER` say, else this process."""
@@ -83,7 +96,8 @@ def pool(device: str | None = None, executor: Executor | None = None) -> Iterato
         names = devices(words)
         share = max(1, torch.get_num_threads() // max(1, names.count("cpu")))
         context = get_context("spawn")  # CUDA doesn't survive a fork
-        own = [Worker(n, lambda: ProcessPoolExecutor(1, context), share, environment=shared) for n in names]
+        process = partial(ProcessPoolExecutor, 1, context, end_with_parent)
+        own = [Worker(name, process, share, environment=shared) for name in names]
         try:
             yield own
         finally:

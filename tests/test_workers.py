@@ -106,6 +106,29 @@ def wait_for_workers(address, number):
         client.wait_for_workers(number, timeout=60)
 
 
+def test_processes_end_with_a_sweep_that_is_killed(store):
+    """Else they would go on with their training, beside the workers of the same command started again."""
+    program = "import lt_utils as lt; lt.run(lt.sweep(lt.settings('smoke', iterations=10**6, eval_every=10**6)))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "WORKERS": "cpu"}
+    sweep = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        while not (found := [p for p in psutil.Process(sweep.pid).children() if training(p)]):
+            time.sleep(0.1)
+    finally:
+        sweep.kill()
+        sweep.wait()
+    gone, alive = psutil.wait_procs(found, timeout=60)
+    for process in alive:
+        process.kill()
+    assert gone
+    assert not alive
+
+
+def training(process):
+    """Whether a process has computed for longer than imports take."""
+    return process.cpu_times().user > 12
+
+
 def test_any_executor_will_do(sweep, alone, monkeypatch):
     with ThreadPoolExecutor(1) as executor, lottery.speed.threads(1):
         assert plain(lt.run(sweep, executor=executor)).equals(alone)
