@@ -2,7 +2,8 @@
 
 A measurement holds for a device, a PyTorch, a network, a kind of training and a precision, until there are more threads
 than it had to choose from. It chooses the size of the stack and, on a CPU, the number of threads; what finished runs
-really took then takes its place in the estimates.
+really took then takes its place in the estimates. Beside other work that fills the cores, two threads may take ten
+times as long as one: what was measured then is measured again.
 """
 
 import itertools
@@ -29,6 +30,8 @@ GPU_STACK = 512
 WORTH_MEASURING = 2e12  # FLOP of a group of runs: ten seconds or more, where measuring takes a few seconds
 TELLING = 8  # networks in a stack; a network of a smaller one takes longer
 SECONDS = 0.4  # of one measurement, after a step to warm up
+LISTENING = 0.3  # seconds before it, in which others' work is noticed
+BUSY = 25  # % of the processor that others may take
 ASSUMED = {"cpu": 1e11, "cuda": 5e13}  # FLOP/s before anything is measured
 
 
@@ -40,6 +43,7 @@ class Plan:
     threads: int
     seconds: float  # per network-step
     of_threads: int  # that there were to choose from: a worker's may be few
+    alone: bool = True  # whether the threads were chosen while nothing else filled the processor
 
 
 def flops(network: Network, batch: int, backward: bool = True) -> int:
@@ -138,22 +142,23 @@ def measured(run: Run, device: str) -> Plan:
     once its step is recorded."""
     fits, cuda, tried = stack_limit(run, device), device.startswith("cuda"), []
     sizes = (GPU_STACK,) if cuda else STACKS[NETWORKS[run.network].layers[0].role]
-    numbers = (torch.get_num_threads(), max(1, torch.get_num_threads() // 2))
-    for number in dict.fromkeys(numbers[:1] if cuda else numbers):
+    numbers = list(dict.fromkeys((torch.get_num_threads(), max(1, torch.get_num_threads() // 2))))[: 1 if cuda else 2]
+    alone = len(numbers) == 1 or psutil.cpu_percent(LISTENING) < BUSY
+    for number in numbers:
         for stack in [size for size in sizes if size <= fits] or [min(sizes[0], fits)]:
             with threads(number):
                 loop = stepper(run, stack, device)
                 for _ in range(ORDINARY + 1 if cuda else 1):
                     next(loop)
-                tried.append(Plan(stack, number, measure(loop, device), numbers[0]))
+                tried.append(Plan(stack, number, measure(loop, device), numbers[0], alone))
     best = min(tried, key=lambda plan: plan.seconds)
     note(run, device, best)
     return best
 
 
 def _holds(plan: Plan) -> bool:
-    """Whether a measurement had as many threads to choose from as there are now."""
-    return plan.of_threads >= torch.get_num_threads()
+    """Whether a measurement had as many threads to choose from as there are now, and the processor for itself."""
+    return plan.alone and plan.of_threads >= torch.get_num_threads()
 
 
 def _work(runs: list[Run]) -> int:

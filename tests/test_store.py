@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -324,6 +325,18 @@ def test_what_a_worker_measured_with_one_thread_is_measured_again_where_there_ar
             plan = speed.plan([run], "cpu")
     assert (plan.threads, plan.of_threads) == (2, 2)  # `work` takes no more of them than there are
     assert speed.estimate(run, "cpu", threads=1) == 2 * speed.estimate(run, "cpu") == 2 * speed.estimate(run, "cpu", 4)
+
+
+def test_what_was_measured_beside_other_work_is_measured_again_until_it_is_not(store, monkeypatch):
+    """Else a training started beside another would choose few threads for all that come after."""
+    monkeypatch.setattr(speed, "WORTH_MEASURING", 0)
+    run, found = Run(learning_rate=1.2e-3, iterations=20, eval_every=10), []
+    for busy, seconds in ((90, {1: 1.0, 2: 9.0}), (5, {1: 2.0, 2: 1.0}), (90, {1: 1.0, 2: 9.0})):
+        monkeypatch.setattr(psutil, "cpu_percent", lambda *_, busy=busy: busy)
+        monkeypatch.setattr(speed, "measure", lambda *_, seconds=seconds: seconds[torch.get_num_threads()])
+        with speed.threads(2):
+            found.append(speed.plan([run], "cpu").threads)
+    assert found == [1, 2, 2]
 
 
 def test_what_is_much_work_is_measured_before_it_is_said_how_long_it_takes(store, tiny, monkeypatch, capsys):
