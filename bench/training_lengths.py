@@ -2,6 +2,7 @@
 
     python -m bench.training_lengths --network fc --iterations 70 140 350 700 1400 5600
     python -m bench.training_lengths --network conv2 --seeds 0 1 --iterations 500 2000 20250
+    python -m bench.training_lengths --network conv4 --seeds 0 --iterations 25500 --treatments movement
 
 A dense network is pruned at once to the density of the paper's 12th round and trained again, for as long, under each
 treatment; validation is read twenty times. A row per length, pair of treatments and seed in
@@ -10,6 +11,7 @@ so that a seed can be added; all of the same precision are drawn in figures/benc
 """
 
 import argparse
+from collections.abc import Collection
 
 import pandas as pd
 import seaborn as sns
@@ -45,8 +47,12 @@ BY = ["network", "iterations", "precision", "treatment", "beside"]
 LENGTH, AHEAD, PAIR = "training, % of the paper's length", "points of test accuracy ahead", "treatments"
 
 
-def compare(network: str, seeds: list[int], iterations: int, precision: str) -> pd.DataFrame:
-    """A row per pair of treatments and seed."""
+def compare(
+    network: str, seeds: list[int], iterations: int, precision: str, treatments: Collection[str]
+) -> pd.DataFrame:
+    """A row per pair of treatments, of those that set one of `treatments` beside another, and seed."""
+    pairs = [pair for pair in PAIRS if pair[0] in treatments]
+    needed = {name: TREATMENTS[name] for pair in pairs for name in pair}
     s = settings(
         "evening",
         networks=[network],
@@ -57,12 +63,12 @@ def compare(network: str, seeds: list[int], iterations: int, precision: str) -> 
         eval_every=max(iterations // EVALUATIONS, 1),
         precision=precision,
     )
-    named = {one.key: name for name, axes in TREATMENTS.items() for one in sweep(s, **axes) if one.round}
-    table = run([one for axes in TREATMENTS.values() for one in sweep(s, **axes)])
+    named = {one.key: name for name, axes in needed.items() for one in sweep(s, **axes) if one.round}
+    table = run([one for axes in needed.values() for one in sweep(s, **axes)])
     pruned = table[table["round"] == 1].assign(treatment=table["key"].map(named))
     accuracy = pruned.pivot(index="seed", columns="treatment", values="test_accuracy")
     found = []
-    for treatment, beside in PAIRS:
+    for treatment, beside in pairs:
         rows = accuracy[[treatment, beside]].set_axis(["accuracy", "accuracy beside"], axis=1).reset_index()
         rows["difference"] = rows["accuracy"] - rows["accuracy beside"]
         same = dict(zip(BY, (network, iterations, precision, treatment, beside)))
@@ -120,10 +126,13 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--iterations", nargs="+", type=int, default=[70, 140, 350, 700, 1400])
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
+    compared = [treatment for treatment, _ in PAIRS]
+    parser.add_argument("--treatments", nargs="+", default=compared, choices=compared)
     options = parser.parse_args()
     path = results_folder("bench") / "training_lengths.csv"
     for iterations in options.iterations:
-        keep(path, compare(options.network, options.seeds, iterations, options.precision), [*BY, "seed"])
+        rows = compare(options.network, options.seeds, iterations, options.precision, options.treatments)
+        keep(path, rows, [*BY, "seed"])
         found = tables.read(path).query("precision == @options.precision")
         same = found.query("network == @options.network and iterations == @iterations")
         print(summary(same).round(2).to_string(index=False), flush=True)

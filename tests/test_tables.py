@@ -233,15 +233,15 @@ def test_the_pages_show_speeds_by_machine_the_last_first_in_the_order_of_the_net
 def test_treatments_are_compared_seed_by_seed_after_trainings_of_one_length(store, monkeypatch):
     from bench import training_lengths as lengths
 
-    treatments = {name: lengths.TREATMENTS[name] for name in (lengths.TICKET, "movement", "variant_1")}
-    monkeypatch.setattr(lengths, "TREATMENTS", treatments)
-    monkeypatch.setattr(lengths, "PAIRS", (("movement", lengths.TICKET), ("variant_1", lengths.TICKET)))
+    asked = ["movement", "variant_1"]
     for seed in ("0", "2"):
-        monkeypatch.setattr("sys.argv", ["", "--seeds", seed, "--iterations", "8", "--precision", "fp32"])
+        given = ["--seeds", seed, "--iterations", "8", "--precision", "fp32", "--treatments", *asked]
+        monkeypatch.setattr("sys.argv", ["", *given])
         lengths.main()
-    found = lengths.compare("fc", seeds=[0, 2], iterations=8, precision="fp32")
+    assert len(list(store.glob("??/*/run.json"))) == 2 * 4  # the dense network, the ticket, and what was asked for
+    found = lengths.compare("fc", seeds=[0, 2], iterations=8, precision="fp32", treatments=asked)
     seeds = found.groupby(["treatment", "beside"])["seed"].apply(list)
-    assert seeds.to_dict() == {pair: [0, 2] for pair in lengths.PAIRS}
+    assert seeds.to_dict() == {(treatment, lengths.TICKET): [0, 2] for treatment in asked}
     assert (found["accuracy"] - found["accuracy beside"] == found["difference"]).all()
     assert found["weights_remaining"].between(6, 8).all()
     beside = found.pivot(index="seed", columns="treatment", values="accuracy beside")
