@@ -9,7 +9,7 @@ from lt_utils import starts
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """An empty store, results and figures of the test's own, and a machine that has nothing else to do."""
-    monkeypatch.setattr(psutil, "cpu_percent", lambda *_: 0.0)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda *_, **__: 0.0)
     for variable, name in (("LT_STORE", "store"), ("LT_RESULTS", "results"), ("LT_FIGURES", "figures")):
         monkeypatch.setenv(variable, str(tmp_path / name))
     starts.finished_weights.cache_clear()
