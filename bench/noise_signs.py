@@ -2,11 +2,13 @@
 
     python -m bench.noise_signs --network conv4 --profile evening
     python -m bench.noise_signs --network fc --profile quick
+    python -m bench.noise_signs --network conv4 --iterations 25500 --seeds 0
 
 Frankle and Carbin's noise, of so many standard deviations of a layer's initial weights, takes a ticket's advantage
 away; where it does not, it may have left the signs. A row per round of a winning ticket and size of noise in
 results/bench/noise_signs.csv, means over seeds: the expected percentage of the kept weights, and of all weights, whose
-sign it turns. New random weights turn 50. Other rows stay.
+sign it turns. New random weights turn 50. Other rows stay. With `--iterations` it is not a profile's tickets, but the
+one of `bench.training_lengths` after a training of that length.
 """
 
 import argparse
@@ -16,11 +18,12 @@ import torch
 from torch import Tensor
 
 from bench.common import keep
+from bench.training_lengths import of_length
 from lt_utils import store
 from lt_utils.lottery import execute
 from lt_utils.networks import NETWORKS, initial_weights
 from lt_utils.notebook import results_folder
-from lt_utils.profiles import PROFILES, settings
+from lt_utils.profiles import PROFILES, Settings, settings
 from lt_utils.runs import sweep
 
 NOISE = (0.5, 2.0, 3.0)
@@ -35,17 +38,17 @@ def turned(network: str, seed: int, noise: float, masks: list[Tensor]) -> float:
     return 100 * torch.cat(chances).mean().item()
 
 
-def measure(network: str, profile: str, seeds: list[int] | None, precision: str) -> pd.DataFrame:
-    """A row per round and size of noise: means over seeds."""
-    s = settings(profile, networks=[network], seeds=seeds, precision=precision)
+def measure(s: Settings) -> pd.DataFrame:
+    """A row per round and size of noise, of the one network of `s`: means over seeds."""
     tickets = [run for run in sweep(s) if run.round]
     execute([run for run in tickets if not store.has_mask(run)], weights=True)  # a committed row has no mask
     rows = []
     for run in tickets:
         kept = store.mask(run)
         for noise in NOISE:
-            percent = [turned(network, run.seed, noise, masks) for masks in (kept, [torch.ones_like(m) for m in kept])]
-            where = (network, s.iterations(network), precision, run.stride * run.round, noise)
+            every = [torch.ones_like(mask) for mask in kept]
+            percent = [turned(run.network, run.seed, noise, masks) for masks in (kept, every)]
+            where = (run.network, run.iterations, run.precision, run.stride * run.round, noise)
             rows.append((*where, store.metrics(run)["metrics"]["weights_remaining"], *percent, run.seed))
     columns = ["weights_remaining", "turned_kept_percent", "turned_any_percent", "seeds"]
     means = dict.fromkeys(columns[:-1], "mean") | {"seeds": "nunique"}
@@ -59,8 +62,14 @@ def main() -> None:
     parser.add_argument("--profile", default="evening", choices=list(PROFILES))
     parser.add_argument("--seeds", nargs="+", type=int, help="the profile's, unless given")
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
+    parser.add_argument("--iterations", type=int, help="of a dense network that is pruned once, instead of a profile's")
     options = parser.parse_args()
-    found = measure(options.network, options.profile, options.seeds, options.precision)
+    network, seeds, precision = options.network, options.seeds, options.precision
+    if options.iterations:
+        s = of_length(network, seeds, options.iterations, precision)
+    else:
+        s = settings(options.profile, networks=[network], seeds=seeds, precision=precision)
+    found = measure(s)
     print(found.round(1).to_string(index=False))
     keep(results_folder("bench") / "noise_signs.csv", found, BY)
 

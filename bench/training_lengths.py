@@ -22,7 +22,7 @@ from lt_utils.inference import interval
 from lt_utils.lottery import run
 from lt_utils.networks import NETWORKS, title
 from lt_utils.notebook import figures_folder, results_folder, save_png
-from lt_utils.profiles import settings
+from lt_utils.profiles import Settings, settings
 from lt_utils.runs import sweep
 
 ROUND = 12  # of the paper; the differences are the larger, the deeper the pruning
@@ -47,13 +47,9 @@ BY = ["network", "iterations", "precision", "treatment", "beside"]
 LENGTH, AHEAD, PAIR = "training, % of the paper's length", "points of test accuracy ahead", "treatments"
 
 
-def compare(
-    network: str, seeds: list[int], iterations: int, precision: str, treatments: Collection[str]
-) -> pd.DataFrame:
-    """A row per pair of treatments, of those that set one of `treatments` beside another, and seed."""
-    pairs = [pair for pair in PAIRS if pair[0] in treatments]
-    needed = {name: TREATMENTS[name] for pair in pairs for name in pair}
-    s = settings(
+def of_length(network: str, seeds: list[int], iterations: int, precision: str) -> Settings:
+    """A dense network, pruned once, to the density of the paper's 12th round."""
+    return settings(
         "evening",
         networks=[network],
         seeds=seeds,
@@ -63,6 +59,15 @@ def compare(
         eval_every=max(iterations // EVALUATIONS, 1),
         precision=precision,
     )
+
+
+def compare(
+    network: str, seeds: list[int], iterations: int, precision: str, treatments: Collection[str]
+) -> pd.DataFrame:
+    """A row per pair of treatments, of those that set one of `treatments` beside another, and seed."""
+    pairs = [pair for pair in PAIRS if pair[0] in treatments]
+    needed = {name: TREATMENTS[name] for pair in pairs for name in pair}
+    s = of_length(network, seeds, iterations, precision)
     named = {one.key: name for name, axes in needed.items() for one in sweep(s, **axes) if one.round}
     table = run([one for axes in needed.values() for one in sweep(s, **axes)])
     pruned = table[table["round"] == 1].assign(treatment=table["key"].map(named))
