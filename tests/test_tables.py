@@ -277,6 +277,20 @@ def test_noise_turns_the_signs_that_it_turns_when_it_is_drawn(store):
     assert once["turned_any_percent"].tolist() == pytest.approx(few["turned_any_percent"].tolist()[: len(once)])
 
 
+def test_criteria_are_of_one_mind_about_the_large_weights_while_these_have_hardly_moved(store, monkeypatch):
+    from bench import mask_overlap
+
+    monkeypatch.setattr("sys.argv", ["", "--network", "fc", "--iterations", "8", "--seeds", "0", "1"])
+    mask_overlap.main()
+    found = tables.read(store.parent / "results" / "bench" / "mask_overlap.csv")
+    assert found[["iterations", "seeds"]].drop_duplicates().values.tolist() == [[8, 2]]
+    few = found.query("round == 12").set_index("criterion")
+    assert few["kept_percent"].tolist() == pytest.approx([100 * 0.8**12] * len(few), abs=0.1)
+    assert few["shared_percent"].between(0, 100).all()
+    assert few.loc["large_init", "shared_percent"] > 50 > few.loc["movement", "shared_percent"]
+    assert (few["start_kept_std"] > 1.5 * few["start_all_std"]).all() and (few["moved_std"] < 0.5).all()
+
+
 def test_the_best_mask_is_read_off_coarser_and_coarser_grids_of_densities():
     from bench.mask_densities import EACH, best_of
 
