@@ -113,6 +113,7 @@ def test_processes_end_with_a_sweep_that_is_killed(store):
     sweep = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.DEVNULL)
     try:
         while not (found := [p for p in psutil.Process(sweep.pid).children() if training(p)]):
+            assert sweep.poll() is None
             time.sleep(0.1)
     finally:
         sweep.kill()
