@@ -84,6 +84,7 @@ setup: $(READY)  ## make .venv and install the hashed requirements
 .venv/.ready: requirements.txt
 	@echo "setting up .venv (a few GB, once)"
 	$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: name one with BASE_PYTHON=...")'
+	[ ! -L .venv ] || rm .venv  # a link: `--clear` would empty what it points to
 	$(BASE_PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv/bin/python -m uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.txt

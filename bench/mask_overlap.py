@@ -17,10 +17,10 @@ import math
 import pandas as pd
 
 from bench.common import keep
-from bench.training_lengths import of_length
+from bench.training_lengths import scale_of
 from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder, sample_weights
-from lt_utils.profiles import PROFILES, Settings, settings
+from lt_utils.profiles import PROFILES, Settings
 
 ROUNDS = (6, 12, 18)
 OTHERS = ["magnitude_increase", "movement", "large_init_large_final", "large_init"]
@@ -55,12 +55,8 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--iterations", nargs="+", type=int, help="of dense networks, instead of the profiles'")
     options = parser.parse_args()
-    network, precision = options.network, options.precision
     for length in options.iterations or options.profiles:
-        if options.iterations:
-            scales = [of_length(network, [seed], length, precision) for seed in options.seeds]
-        else:
-            scales = [settings(length, networks=[network], seeds=[seed], precision=precision) for seed in options.seeds]
+        scales = [scale_of(length, options.network, [seed], options.precision) for seed in options.seeds]
         each = pd.concat([measure(s, level) for level in ROUNDS for s in scales])
         numbers = ["kept_percent", "shared_percent", "moved_std", "start_kept_std", "start_all_std"]
         means = dict.fromkeys(numbers, "mean") | {"seeds": "nunique"}

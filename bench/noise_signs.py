@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from bench.common import keep
-from bench.training_lengths import of_length
+from bench.training_lengths import scale_of
 from lt_utils import store
 from lt_utils.lottery import execute
 from lt_utils.networks import NETWORKS, initial_weights
 from lt_utils.notebook import results_folder
-from lt_utils.profiles import PROFILES, Settings, settings
+from lt_utils.profiles import PROFILES, Settings
 from lt_utils.runs import sweep
 
 NOISE = (0.5, 2.0, 3.0)
@@ -64,12 +64,8 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
     parser.add_argument("--iterations", type=int, help="of a dense network that is pruned once, instead of a profile's")
     options = parser.parse_args()
-    network, seeds, precision = options.network, options.seeds, options.precision
-    if options.iterations:
-        s = of_length(network, seeds, options.iterations, precision)
-    else:
-        s = settings(options.profile, networks=[network], seeds=seeds, precision=precision)
-    found = measure(s)
+    length = options.iterations or options.profile
+    found = measure(scale_of(length, options.network, options.seeds, options.precision))
     print(found.round(1).to_string(index=False))
     keep(results_folder("bench") / "noise_signs.csv", found, BY)
 

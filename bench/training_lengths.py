@@ -47,18 +47,14 @@ BY = ["network", "iterations", "precision", "treatment", "beside"]
 LENGTH, AHEAD, PAIR = "training, % of the paper's length", "points of test accuracy ahead", "treatments"
 
 
-def of_length(network: str, seeds: list[int], iterations: int, precision: str) -> Settings:
-    """A dense network, pruned once, to the density of the paper's 12th round."""
-    return settings(
-        "evening",
-        networks=[network],
-        seeds=seeds,
-        rounds=1,
-        stride=ROUND,
-        iterations=iterations,
-        eval_every=max(iterations // EVALUATIONS, 1),
-        precision=precision,
-    )
+def scale_of(length: int | str, network: str, seeds: list[int] | None, precision: str) -> Settings:
+    """A profile's, by its name; or, by a number of iterations, that of a dense network which is pruned once, to the
+    density of the paper's 12th round. Without `seeds` the profile's."""
+    common = {"networks": [network], "seeds": seeds, "precision": precision}
+    if isinstance(length, str):
+        return settings(length, **common)
+    evaluations = max(length // EVALUATIONS, 1)
+    return settings("evening", rounds=1, stride=ROUND, iterations=length, eval_every=evaluations, **common)
 
 
 def compare(
@@ -67,7 +63,7 @@ def compare(
     """A row per pair of treatments, of those that set one of `treatments` beside another, and seed."""
     pairs = [pair for pair in PAIRS if pair[0] in treatments]
     needed = {name: TREATMENTS[name] for pair in pairs for name in pair}
-    s = of_length(network, seeds, iterations, precision)
+    s = scale_of(iterations, network, seeds, precision)
     named = {one.key: name for name, axes in needed.items() for one in sweep(s, **axes) if one.round}
     table = run([one for axes in needed.values() for one in sweep(s, **axes)])
     pruned = table[table["round"] == 1].assign(treatment=table["key"].map(named))

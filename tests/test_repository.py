@@ -1,7 +1,9 @@
 """What the repository promises about itself: one set of versions, no hosts, no outputs, a README that is up to date."""
 
 import re
+import shutil
 import subprocess
+import sys
 
 import nbformat
 import pandas as pd
@@ -53,6 +55,23 @@ def test_a_misspelt_notebook_stops_make_with_the_right_names():
     assert done.returncode != 0
     assert "no such notebook" in done.stderr
     assert "01_mask_criteria" in done.stderr
+
+
+def test_setup_makes_an_environment_in_the_place_of_a_link_and_leaves_alone_what_it_points_to(tmp_path):
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "kept").touch()
+    (tmp_path / ".venv").symlink_to(others)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@" --without-pip\n')  # nothing can be installed: that fails
+    python.chmod(0o755)
+    command = ["make", "setup", f"BASE_PYTHON={python}"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode
+    assert (others / "kept").exists()
+    assert (tmp_path / ".venv" / "pyvenv.cfg").exists()
+    assert not (tmp_path / ".venv").is_symlink()
 
 
 def test_committed_notebooks_are_executed_again_as_a_clone_cannot_tell_whether_they_are_whole():

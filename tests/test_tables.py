@@ -255,7 +255,7 @@ def test_treatments_are_compared_seed_by_seed_after_trainings_of_one_length(stor
 
 def test_noise_turns_the_signs_that_it_turns_when_it_is_drawn(store):
     from bench import noise_signs
-    from bench.training_lengths import of_length
+    from bench.training_lengths import scale_of
     from lt_utils.networks import NETWORKS, initial_weights
 
     few = noise_signs.measure(lt.settings("smoke", seeds=[1], precision="fp32"))
@@ -272,7 +272,7 @@ def test_noise_turns_the_signs_that_it_turns_when_it_is_drawn(store):
         share = 100 * torch.cat([d[m] for d, m in zip(drawn, large)]).float().mean().item()
         assert noise_signs.turned("fc", 1, noise, large) == pytest.approx(share, abs=0.5)
         assert share < few.loc[few["noise"] == noise, "turned_any_percent"].iloc[0] < 50
-    once = noise_signs.measure(of_length("fc", seeds=[1], iterations=8, precision="fp32"))
+    once = noise_signs.measure(scale_of(8, "fc", seeds=[1], precision="fp32"))
     assert once[["iterations", "round"]].drop_duplicates().values.tolist() == [[8, 12]]
     assert once["turned_any_percent"].tolist() == pytest.approx(few["turned_any_percent"].tolist()[: len(once)])
 
