@@ -53,8 +53,8 @@ def scale_of(length: int | str, network: str, seeds: list[int] | None, precision
     common = {"networks": [network], "seeds": seeds, "precision": precision}
     if isinstance(length, str):
         return settings(length, **common)
-    evaluations = max(length // EVALUATIONS, 1)
-    return settings("evening", rounds=1, stride=ROUND, iterations=length, eval_every=evaluations, **common)
+    eval_every = max(length // EVALUATIONS, 1)
+    return settings("evening", rounds=1, stride=ROUND, iterations=length, eval_every=eval_every, **common)
 
 
 def compare(
