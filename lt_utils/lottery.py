@@ -50,6 +50,7 @@ class _Checkpoints:
 
     def __init__(self, runs: list[Run], device: str, deadline: float) -> None:
         self.runs, self.device, self.deadline = runs, device, deadline
+        self.began, self.before = time.monotonic(), 0.0
         self.interval = float(os.environ.get("LT_CHECKPOINT") or CHECKPOINT)
         self.next = time.time() + self.interval
 
@@ -57,20 +58,25 @@ class _Checkpoints:
         """Where the stack stood, on its device."""
         if not store.checkpoint_iteration(self.runs[0]):
             return 0, {}
-        iterations, states = zip(*map(store.load_checkpoint, self.runs))
+        iterations, states, seconds = zip(*map(store.load_checkpoint, self.runs))
         if len(set(iterations)) > 1:
             raise store.Gone("the checkpoints of a stack differ")
+        self.before = sum(seconds) / len(self.runs)
         return iterations[0], {n: torch.stack([s[n] for s in states]).to(self.device) for n in states[0]}
 
     def due(self) -> bool:
         """Whether the last checkpoint is old, or time is up."""
         return time.time() > min(self.next, self.deadline)
 
+    def seconds(self) -> float:
+        """Seconds per network so far, with those before the checkpoint that it goes on from."""
+        return self.before + (time.monotonic() - self.began) / len(self.runs)
+
     def save(self, iteration: int, tensors: dict[str, Tensor]) -> None:
         """Keep where every network stands. Raises OutOfTime if time is up."""
-        here = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        here, seconds = {name: tensor.detach().cpu() for name, tensor in tensors.items()}, self.seconds()
         for m, run in enumerate(self.runs):
-            store.save_checkpoint(run, iteration, {name: tensor[m].clone() for name, tensor in here.items()})
+            store.save_checkpoint(run, iteration, {name: tensor[m].clone() for name, tensor in here.items()}, seconds)
         self.next = time.time() + self.interval
         if time.time() > self.deadline:
             raise OutOfTime
@@ -78,7 +84,7 @@ class _Checkpoints:
 
 def _do(runs: list[Run], device: str, deadline: float) -> None:
     """Train one stack and keep its results. Raises torch.OutOfMemoryError if the stack is too large."""
-    began = time.monotonic()
+    checkpoints = _Checkpoints(runs, device, deadline)
     points = [starting_point(run, device) for run in runs]
     weights, masks = ([torch.stack(layer) for layer in zip(*part)] for part in zip(*points))
     dataset = data.load(NETWORKS[runs[0].network].dataset, device, DTYPES[runs[0].precision])
@@ -87,9 +93,8 @@ def _do(runs: list[Run], device: str, deadline: float) -> None:
         outcomes = _found(runs, Start(weights, masks), dataset)
         progress.advance(len(runs))
     else:
-        checkpoints = _Checkpoints(runs, device, deadline)
         outcomes = train(runs, Start(weights, masks), dataset, progress.advance, checkpoints)
-    seconds = (time.monotonic() - began) / len(runs)
+    seconds = checkpoints.seconds()
     for run, outcome, (w, m) in zip(runs, outcomes, points):
         layers = [layer.float().mean().item() * 100 for layer in m]
         kept = 100 * sum(int(layer.sum()) for layer in m) / NETWORKS[run.network].weights

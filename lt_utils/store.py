@@ -248,9 +248,9 @@ def _checkpoint(run: Run) -> Path:
     return folder() / "checkpoints" / f"{run.key}.safetensors"
 
 
-def save_checkpoint(run: Run, iteration: int, tensors: dict[str, Tensor]) -> None:
-    """Keep where a training stands after `iteration`."""
-    write_tensors(_checkpoint(run), tensors, iteration=str(iteration))
+def save_checkpoint(run: Run, iteration: int, tensors: dict[str, Tensor], seconds: float) -> None:
+    """Keep where a training stands after `iteration` and so many seconds of it."""
+    write_tensors(_checkpoint(run), tensors, iteration=str(iteration), seconds=f"{seconds:.3f}")
 
 
 def checkpoint_iteration(run: Run) -> int:
@@ -262,11 +262,12 @@ def checkpoint_iteration(run: Run) -> int:
         return 0
 
 
-def load_checkpoint(run: Run) -> tuple[int, dict[str, Tensor]]:
-    """Iteration and tensors of a training's checkpoint. Gone if there is none; a damaged one is set aside."""
+def load_checkpoint(run: Run) -> tuple[int, dict[str, Tensor], float]:
+    """Iteration, tensors and seconds so far of a training's checkpoint. Gone if there is none; a damaged one is set
+    aside."""
     try:
         tensors, description = read_tensors(_checkpoint(run))
-        return int(description["iteration"]), tensors
+        return int(description["iteration"]), tensors, float(description.get("seconds", 0))
     except FileNotFoundError as error:
         raise Gone("no checkpoint") from error
     except (ValueError, KeyError) as error:

@@ -110,8 +110,8 @@ def test_a_killed_training_goes_on_from_its_checkpoint(store, monkeypatch):
     monkeypatch.setattr(lottery._Checkpoints, "due", lambda self: True)
     real_save = run_store.save_checkpoint
 
-    def saving(run, iteration, tensors):
-        real_save(run, iteration, tensors)
+    def saving(run, iteration, tensors, seconds):
+        real_save(run, iteration, tensors, seconds + 1000)
         if iteration == 25:
             raise KeyboardInterrupt
 
@@ -124,6 +124,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(store, monkeypatch):
     steps.clear()
     after = lt.run([run])
     assert sum(steps) == 15
+    assert after["seconds"].item() > 1000  # those before the checkpoint count
     assert not list(store.glob("checkpoints/*.safetensors"))
     run_store._entry(run).joinpath("run.json").unlink()
     monkeypatch.undo()
@@ -184,7 +185,7 @@ def test_a_damaged_entry_is_set_aside_said_and_done_again(store, tiny, capsys, n
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_training_starts_anew(store, capsys):
     run = Run(iterations=12, learning_rate=1.2e-3, eval_every=6)
-    run_store.save_checkpoint(run, 5, {"value.0": torch.zeros(3)})
+    run_store.save_checkpoint(run, 5, {"value.0": torch.zeros(3)}, 1.0)
     path = run_store._checkpoint(run)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
