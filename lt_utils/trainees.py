@@ -217,30 +217,30 @@ class _SampledMask(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weights: Tensor, whose: "Scores", dtype: torch.dtype) -> Tensor:
-        slopes, masked, ctx.rescaled = torch.empty_like(scores), torch.empty_like(weights, dtype=dtype), []
+        slopes, masked, ctx.parts = torch.empty_like(scores), torch.empty_like(weights, dtype=dtype), []
         parts = whose.draw.parts(scores, slopes, weights, masked, whose.dwr)
         for whom, uniform, score, slope, weight, product, dwr in parts:
             torch.sigmoid(score, out=slope)
             mask = torch.lt(uniform, slope, out=torch.empty_like(uniform))  # of numbers: truth values take a CPU longer
             rescaled = any(whose.rescaled[whom])
-            derivative = slope * (1 - slope) if rescaled else None
-            torch.ops.aten.sigmoid_backward(weight, slope, grad_input=slope)  # here, while it is in the caches
-            if rescaled:
-                factor = rescaling(mask, dwr)
-                ctx.rescaled.append((whom, derivative.mul_(dwr.view_as(factor) * factor / mask[0].numel())))
-                mask.mul_(factor)
-                slope.mul_(factor)
-            torch.mul(mask, weight, out=product)
-        ctx.save_for_backward(slopes, masked)
+            factor = rescaling(mask, dwr) if rescaled else None
+            # the slope of the sigmoid, times the factor or the weights, here, while it is in the caches
+            torch.ops.aten.sigmoid_backward(factor.expand_as(slope) if rescaled else weight, slope, grad_input=slope)
+            torch.mul(mask.mul_(factor) if rescaled else mask, weight, out=product)
+            ctx.parts.append((whom, dwr.view_as(factor) if rescaled else None))
+        ctx.save_for_backward(slopes, masked, weights)
         return masked
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        slopes, masked = ctx.saved_tensors
-        to_scores = gradient * slopes
-        for whom, per_one in ctx.rescaled:
-            change = (gradient[whom] * masked[whom]).flatten(1).sum(1, dtype=torch.float32)
-            to_scores[whom].addcmul_(per_one, change.view(-1, *[1] * (per_one.ndim - 1)), value=-1)
+        slopes, masked, weights = ctx.saved_tensors
+        to_scores = torch.empty_like(slopes)
+        for whom, dwr in ctx.parts:
+            change = gradient[whom]
+            if dwr is not None:  # to b go factor * (gradient * weights - mean(gradient * weights * b * factor))
+                mean = (change * masked[whom]).flatten(1).mean(1, dtype=torch.float32).view_as(dwr)
+                change = torch.addcmul(-mean * dwr, change, weights[whom])
+            torch.mul(change, slopes[whom], out=to_scores[whom])
         return to_scores, None, None, None
 
 
