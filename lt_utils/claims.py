@@ -204,10 +204,10 @@ def _rows(which: Filter, remaining: tuple[float, float], table: pd.DataFrame) ->
     return here if which.get("round") == 0 else here[here["weights_remaining"].between(*remaining)]
 
 
-def _at_points_of(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """Those of `rows` at whose seed and round `others` have a run, too: where a sweep was cut short, two sides must not
-    be compared at different depths."""
-    points = [pd.MultiIndex.from_frame(part[["seed", "round"]]) for part in (rows, others)]
+def _at_points_of(rows: pd.DataFrame, others: pd.DataFrame, free: list[str]) -> pd.DataFrame:
+    """Those of `rows` at whose seed, round and `free` treatments `others` have a run, too: where a sweep was cut short,
+    two sides must not be compared at different depths, or on different kinds of weights."""
+    points = [pd.MultiIndex.from_frame(part[["seed", "round", *free]]) for part in (rows, others)]
     return rows[points[0].isin(points[1])]
 
 
@@ -258,20 +258,21 @@ def judge(notebook: str, table: pd.DataFrame) -> pd.DataFrame:
         table["moved_farther"] = table["distance_kept"] - table["distance_pruned"]
     return pd.DataFrame(
         {"network": network, "source": claim.section, "claim": claim.statement}
-        | _decide(claim, network, table[table["network"] == network])
+        | _decide(claim, network, table[table["network"] == network], AXES[notebook])
         for network in networks_of(table)
         for claim in CLAIMS[notebook]
         if network in claim.networks
     )
 
 
-def _decide(claim: Claim, network: str, table: pd.DataFrame) -> dict[str, Any]:
-    """The numbers and the verdict of a claim on one network."""
+def _decide(claim: Claim, network: str, table: pd.DataFrame, axes: list[str]) -> dict[str, Any]:
+    """The numbers and the verdict of a claim on one network, whose runs differ along `axes`."""
     rows, than = _rows(claim.runs, claim.remaining, table), claim.figures[network] if claim.figures else claim.than
     if isinstance(than, dict):
         others = _rows(than, claim.than_remaining or claim.remaining, table)
         if not claim.than_remaining and 0 not in (claim.runs.get("round"), than.get("round")):
-            rows, others = _at_points_of(rows, others), _at_points_of(others, rows)
+            free = [axis for axis in axes if axis not in claim.runs and axis not in than]
+            rows, others = _at_points_of(rows, others, free), _at_points_of(others, rows, free)
         than = _per_seed(claim, others)
     ours = _per_seed(claim, rows)
     difference = (ours - than).dropna()

@@ -64,6 +64,25 @@ def test_a_seed_that_lacks_some_of_the_depths_of_the_others_does_not_count(table
     assert (better["difference"], better["seeds"]) == (pytest.approx((5 + 2) / 2), 2)
 
 
+def test_only_weights_of_the_kinds_that_both_sides_have_are_compared():
+    """DWR was run on the signed constant alone, on which masks without it are better than on the initial weights."""
+    accuracy = {("rewind", False): 94, ("constant_same_sign", False): 96, ("constant_same_sign", True): 97.5}
+    table = pd.DataFrame(
+        {"network": "fc", "kind": "learned", "schedule": "iterative", "criterion": "large_final", "mask1": action}
+        | {
+            "dwr": dwr,
+            "round": 0,
+            "seed": seed,
+            "weights_remaining": 50,
+            "test_accuracy": value + 0.1 * seed * (1 + dwr),
+        }
+        for (action, dwr), value in accuracy.items()
+        for seed in range(3)
+    )
+    raised = judge("05_learned_supermasks", table).set_index("claim").loc["DWR raises accuracy"]
+    assert (raised["difference"], raised["beside"]) == (pytest.approx(1.6), pytest.approx(96.1))
+
+
 def test_a_claim_says_where_and_how_closely_it_is_tested():
     """Its range of weights remaining is at most 5 %, unless it states another; likewise its margin."""
     retrained = [claim for name in list(CLAIMS)[:4] for claim in CLAIMS[name] if isinstance(claim.than, dict)]
