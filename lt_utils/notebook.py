@@ -171,8 +171,8 @@ def _supermask_accuracy(path: Path, run: Run) -> float | None:
 
 def accuracies(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     """Mean test accuracy in % over seeds per value of column `by` (or of several, or of `variant`), a column per
-    percentage of weights left; a value that has the dense network alone, since a sweep was cut short, is left out.
-    Of a network's rows the best comes first, where the fewest weights are left.
+    percentage of weights left; of a sweep that was cut short, what `tables.begun` leaves. Of a network's rows the best
+    comes first, where the fewest weights are left.
 
     Raises ValueError if runs differ in anything else.
     """
@@ -180,10 +180,9 @@ def accuracies(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     if "variant" in by:
         table = plots.with_variant(table)
     tables.check_alike(table, by)
+    table = tables.begun(table, by)
     remaining = table.groupby(["network", "round"])["weights_remaining"].transform("max").round(2)  # of a round
     wide = table.pivot_table("test_accuracy", ["network", *by], remaining.rename("remaining"))
-    pruned = wide.drop(columns=wide.columns.max()).notna().any(axis=1)
-    wide = wide[pruned] if pruned.any() else wide
     wide = wide[sorted(wide.columns, reverse=True)]
     best_first = wide.loc[wide.ffill(axis="columns").iloc[:, -1].sort_values(ascending=False, kind="stable").index]
     there = [name for name in plots.networks_of(table) if name in best_first.index]

@@ -82,14 +82,12 @@ Panels = list[tuple[str, str, list[str]]]
 
 def _panels(table: pd.DataFrame, hue: str, families: dict[str, list[str]]) -> list[Panels]:
     """Per network, a list of (network, family, names): a panel per family, or one for all names if they are few. Names
-    that `families` does not know come in a panel of their own. What has no run beyond round 0, which all share, is left
-    out, as is a family of which nothing but its baseline has one: a sweep cut short has such. Networks with
-    a panel each stand in one row."""
+    that `families` does not know come in a panel of their own. A family of which nothing but its baseline is there is
+    left out: a sweep cut short has such. Networks with a panel each stand in one row."""
     rows = []
     for network in networks_of(table):
         here = table[table["network"] == network]
-        pruned = here[here["round"] > 0]
-        present = list(dict.fromkeys((pruned if len(pruned) else here)[hue]))
+        present = list(dict.fromkeys(here[hue]))
         known = {name for names in families.values() for name in names} | {REFERENCE}
         others = {"others": [name for name in present if name not in known]}
         named = {
@@ -173,6 +171,7 @@ def _dense_line(axes: Axes, table: pd.DataFrame, y: str = "test_accuracy") -> No
 def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], zoom: float = 6.0) -> Figure:
     """Test accuracy against weights remaining, a block of rows per network and a column per panel. Where the lines
     spread over more than `WIDE` points, a lower row shows the `zoom` points below the best."""
+    table = tables.begun(table, [hue])
     means = table.groupby(["network", hue, "round"])["test_accuracy"].mean()
     spread = (means.groupby("network").max() - means.groupby("network").min()).max()
     figure, drawn = _grid(_panels(table, hue, panels), 2 if spread > WIDE else 1)
@@ -202,8 +201,8 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
         "best_iteration": "iteration of early stopping\n(lowest validation loss)",
         "gap": "training minus test accuracy (points)",
     }
-    networks, pruned = networks_of(table), table.groupby(["network", "variant"])["round"].transform("max") > 0
-    table = table[pruned | ~pruned.groupby(table["network"]).transform("any")]  # cut short, all have the dense network
+    table = tables.begun(table, ["variant"])
+    networks = networks_of(table)
     main = [name for name in (*VARIANTS, VARIANTS[0] + DROPOUT) if name in set(table["variant"])]
     noisy = [VARIANTS[0], *sorted(name for name in set(table["variant"]) if " sigma" in name), VARIANTS[2]]
     style = _style(list(dict.fromkeys(main + noisy)))

@@ -147,6 +147,18 @@ def whole(rows: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
     return rows[rounds == most]
 
 
+def begun(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """What a mean over seeds can show of a sweep of trained networks that was cut short: per network and values of the
+    columns `by`, its `whole` seeds, unless it has no pruned network of its own (the dense one, and a first pruning at
+    once, are those of others, too). All rows if nothing is pruned yet."""
+    lines = [table[name] for name in ("network", *by)]
+    own = table["round"] > 0
+    if "key" in table:
+        own &= ~table.duplicated("key")
+    pruned = own.groupby(lines).transform("any")
+    return whole(table[pruned], ["network", *by]) if pruned.any() else table
+
+
 def best_masks(table: pd.DataFrame) -> pd.Series:
     """Best test accuracy in % of found supermasks over all densities, by network, criterion, mask1 and seed; of whole
     seeds alone."""

@@ -352,6 +352,8 @@ def test_a_sweep_cut_short_after_a_dense_network_is_drawn(name):
         drawn = plots.FIGURES[name](short)
         assert drawn.axes[0].get_title() == whole.axes[0].get_title()
         plt.close(drawn)
+    assert not any("Conv4" in axes.get_title() for axes in drawn.axes), "it has the dense network alone"
+    assert any("Conv4" in axes.get_title() for axes in whole.axes)
     plt.close(whole)
 
 

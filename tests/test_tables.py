@@ -149,6 +149,7 @@ def test_accuracies_have_a_column_per_round_and_a_row_for_what_was_pruned():
     table = pd.DataFrame(
         {
             "network": "fc",
+            "seed": seed,
             "schedule": name,
             "round": r,
             "weights_remaining": left,
@@ -175,6 +176,22 @@ def test_accuracies_have_a_column_per_round_and_a_row_for_what_was_pruned():
     ], "the best first, per network"
     dense = lt.accuracies(table[table["round"] == 0], "schedule")
     assert len(dense) == 3, "nothing is pruned: every row is the dense network's"
+
+
+def test_of_a_sweep_cut_short_is_shown_what_is_whole_and_has_networks_of_its_own():
+    """Of FC two seeds have both rounds; the third has one, one-shot the first, which is the ticket's, and random masks
+    and Conv2 have the dense network alone."""
+    rounds = (3, 3, 2)
+    fc = [("fc", seed, "iterative", r, f"{seed} {r}") for seed in range(3) for r in range(rounds[seed])]
+    fc += [("fc", seed, "one_shot", r, f"{seed} {r}") for seed in range(3) for r in range(2)]
+    fc += [("fc", seed, "ticket", 0, f"{seed} 0") for seed in range(3)]
+    dense = [("conv2", seed, "iterative", 0, f"conv2 {seed}") for seed in range(3)]
+    table = pd.DataFrame(fc + dense, columns=["network", "seed", "schedule", "round", "key"])
+    left = tables.begun(table, ["schedule"])
+    assert set(left["network"]) == {"fc"} and set(left["schedule"]) == {"iterative"}
+    assert left.groupby("seed")["round"].apply(list).to_dict() == {0: [0, 1, 2], 1: [0, 1, 2]}
+    nothing_pruned = table[table["round"] == 0]
+    assert tables.begun(nothing_pruned, ["schedule"]).equals(nothing_pruned)
 
 
 def test_tables_are_shown_without_a_word_where_there_is_no_number():
