@@ -342,6 +342,10 @@ def test_a_legend_names_only_what_was_trained_on_its_network():
     named = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes[4::6]]
     plt.close(figure)
     assert [sum("sigma" in name for name in names) for names in named] == [3, 0]
+    alone = plots.FIGURES["00_lottery_tickets"](plots.with_variant(table).query("variant == @plots.VARIANTS[0]"))
+    labels = [text.get_text() for text in alone.axes[0].get_legend().get_texts()]
+    plt.close(alone)
+    assert len(labels) == 2 and labels[0] == plots.VARIANTS[0], "a ticket and the dense network: no star to explain"
 
 
 @pytest.mark.parametrize("name", ["00_lottery_tickets", "01_mask_criteria", "02_mask1_actions", "03_mask0_actions"])
