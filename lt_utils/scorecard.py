@@ -24,9 +24,10 @@ def verdicts(label: str) -> pd.DataFrame:
 
 def combined(labels: list[str]) -> pd.DataFrame:
     """Every claim once per network, from the first of the profiles `labels` in which two seeds or more decide it, else
-    from the first that has run it, else "not run"; adjusted for their number. The column `profile` says which it is."""
+    from the first that has run it, else "not run"; adjusted for their number. The column `profile` says which it is,
+    and is NaN of what no profile has run."""
     found = pd.concat([verdicts(label).assign(profile=label) for label in labels], ignore_index=True)
-    found["evidence"] = found["seeds"].clip(upper=2)
+    found = found[found["seeds"] > 0].assign(evidence=found["seeds"].clip(upper=2))
     found = found.sort_values("evidence", ascending=False, kind="stable").drop_duplicates(["network", "claim"])
     every = pd.DataFrame(
         {"network": network, "source": claim.section, "claim": claim.statement}

@@ -276,6 +276,7 @@ def test_the_combined_scorecard_takes_each_claim_from_the_longest_trainings_that
     low, high = sorted([beats["p"], equals["p"]])
     assert sorted([beats["p_holm"], equals["p_holm"]]) == pytest.approx([2 * low, max(2 * low, high)])
     assert found.loc[("fc", "rewind beats constant"), "verdict"] == "not run"
+    assert pd.isna(found.loc[("fc", "rewind beats constant"), "profile"]), "asked for in all, run in none"
     assert found.loc[("conv6", "rewind beats reinit"), "verdict_holm"] == "not run"
     assert len(found) == sum(len(claim.networks) for claims in CLAIMS.values() for claim in claims)
     assert counts(found.reset_index()).loc["fc", ("alone", "reproduced")] == 2
