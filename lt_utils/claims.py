@@ -299,6 +299,9 @@ def in_words(judged: pd.DataFrame) -> str:
     paragraphs = []
     for network, here in judged.groupby("network", sort=False):
         count = here["verdict"].value_counts()
+        if count.get("not run") == len(here):
+            paragraphs.append(f"<b>{network}</b>: none of its {len(here)} claims was tested.")
+            continue
         parts = [f"<b>{network}</b>: {count.get('reproduced', 0)} of {len(here)} claims are reproduced."]
         for name in ("contradicted", "inconclusive", "not run"):
             rows = here[here["verdict"] == name]

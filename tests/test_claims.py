@@ -232,6 +232,8 @@ def test_claims_about_noise_dropout_and_distance():
     assert "nan" not in words
     both = in_words(pd.concat([found.assign(network="fc"), found]))
     assert both.index("<b>fc</b>") < both.index("<b>conv2</b>"), "in the order of the figure"
+    untested = in_words(pd.concat([found, found.assign(network="conv4", verdict="not run", difference=float("nan"))]))
+    assert untested.endswith("<b>conv4</b>: none of its 17 claims was tested.")
     assert verdicts["2 sigma"]["difference"] == pytest.approx(-0.3)
     assert verdicts["farther"]["difference"] == pytest.approx(0.5)
     assert verdicts["farther"]["unit"] == "standard deviations"
