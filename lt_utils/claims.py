@@ -280,8 +280,8 @@ def _decide(claim: Claim, network: str, table: pd.DataFrame, axes: list[str]) ->
     low, high = interval(difference) if ran else (float("nan"), float("nan"))
     p, direction = _test(difference + claim.allowance, margin)
     return {
-        "ours": ours.mean(),
-        "beside": than if isinstance(than, float) else than.mean(),
+        "ours": ours[difference.index].mean(),  # of the seeds that both sides have
+        "beside": than if isinstance(than, float) else than[difference.index].mean(),
         "difference": difference.mean(),
         "low": low,
         "high": high,

@@ -244,6 +244,21 @@ def test_the_interval_is_the_t_interval():
     assert (low, high) == (pytest.approx(2 - 4.30265 / 3**0.5, rel=1e-4), pytest.approx(2 + 4.30265 / 3**0.5, rel=1e-4))
 
 
+def test_both_sides_and_their_difference_are_of_the_same_seeds():
+    """Where a sweep was cut short: three dense networks, and the tickets of two."""
+    points = [(0, 0, 98.0), (1, 0, 98.2), (2, 0, 95.0), (0, 1, 98.5), (1, 1, 98.6)]
+    table = pd.DataFrame(points, columns=["seed", "round", "test_accuracy"]).assign(
+        network="fc", kind="train", schedule="iterative", criterion="large_final", mask1="rewind", mask0="zero"
+    )
+    found = judge("00_lottery_tickets", table.assign(weights_remaining=100.0 - 50 * table["round"])).set_index("claim")
+    exceed = found.loc["winning tickets exceed the dense network at moderate pruning (20 % to 80 %)"]
+    assert exceed["seeds"] == 2
+    assert (exceed["ours"], exceed["beside"]) == (pytest.approx(98.55), pytest.approx(98.1))
+    assert exceed["ours"] - exceed["beside"] == pytest.approx(exceed["difference"])
+    untested = found.loc["winning tickets match the dense network (3.5 % to 20 % of the weights)"]
+    assert untested["verdict"] == "not run" and untested[["ours", "beside"]].isna().all()
+
+
 def test_a_claim_with_a_goal_counts_each_seeds_best():
     table = pd.DataFrame(
         {
