@@ -74,10 +74,10 @@ PROFILES = {
             "test_images": 2000,
         },
     ),
-    # what two CPU cores do in an evening, and Conv4 in a night: every notebook on Conv2 and Conv4, trained for a
-    # twentieth or so of their length; supermasks of Conv6, too
+    # what two CPU cores do in an evening, and Conv4 and Conv6 in a night each: every notebook on the convolutional
+    # networks, trained for a twentieth of their length and less
     "evening": Profile(
-        ("conv2", "conv4"),
+        ("conv2", "conv4", "conv6"),
         ("conv2", "conv4", "conv6"),
         seeds=3,
         rounds=3,

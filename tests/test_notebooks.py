@@ -341,11 +341,46 @@ def test_a_legend_names_only_what_was_trained_on_its_network():
     figure = plots.FIGURES["00_lottery_tickets"](short)
     named = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes[4::6]]
     plt.close(figure)
-    assert [sum("sigma" in name for name in names) for names in named] == [3, 0]
+    assert [sum("sigma" in name for name in names) for names in named] == [3, 0, 0]
     alone = plots.FIGURES["00_lottery_tickets"](plots.with_variant(table).query("variant == @plots.VARIANTS[0]"))
     labels = [text.get_text() for text in alone.axes[0].get_legend().get_texts()]
     plt.close(alone)
     assert len(labels) == 2 and labels[0] == plots.VARIANTS[0], "a ticket and the dense network: no star to explain"
+
+
+def test_a_line_looks_the_same_on_every_network_and_is_not_hidden_where_it_ends_early():
+    """Also where a network's sweep was cut short, so that fewer lines are there, and one ends after a round."""
+    table = tables.kept(ROOT / "results" / "evening", "02_mask1_actions").query("network in ('conv2', 'conv4')")
+    some = table["mask1"].isin(["rewind", "constant_same_sign"]) | (table["mask1"] == "reinit") & (table["round"] <= 1)
+    figure = plots.FIGURES["02_mask1_actions"](table[(table["network"] == "conv2") | some])
+    figure.canvas.draw()
+    whole, short = [
+        {
+            line.get_label(): (line.get_color(), line.get_marker(), line.get_linestyle())
+            for line in axes.get_legend().get_lines()
+        }
+        for axes in figure.axes
+    ]
+    assert len(short) == len(whole) - 4 and short.items() - whole.items() == {
+        (label, look) for label, look in short.items() if label.startswith("dense")
+    }
+    axes = figure.axes[1]
+    ends = [line.get_xydata()[-1] for line in axes.get_lines() if len(line.get_xydata()) == 2]
+    covered = axes.get_legend().get_window_extent()
+    assert ends and not any(covered.contains(*axes.transData.transform(end)) for end in ends)
+    plt.close(figure)
+
+
+def test_a_network_of_which_the_baseline_alone_is_there_has_no_panel_beside_one_of_which_more_is():
+    def titles(shown):
+        figure = plots.FIGURES["03_mask0_actions"](shown)
+        plt.close(figure)
+        return [axes.get_title() for axes in figure.axes]
+
+    table = tables.kept(ROOT / "results" / "evening", "03_mask0_actions").query("network in ('conv2', 'conv4')")
+    assert titles(table) == ["Conv2", "Conv4"]
+    assert titles(table.query("network == 'conv2' or mask0 == 'zero'")) == ["Conv2"]
+    assert titles(table.query("mask0 == 'zero'")) == ["Conv2", "Conv4"]
 
 
 @pytest.mark.parametrize("name", ["00_lottery_tickets", "01_mask_criteria", "02_mask1_actions", "03_mask0_actions"])

@@ -1,6 +1,8 @@
 """Tables: one format, a schema on the way in and out, and committed rows that count as done."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -348,3 +350,27 @@ def test_a_profile_knows_the_operations_of_a_step():
     assert list(found) == list(PARTS) and max(found, key=found.get) == "matrix products"
     learned = spent_on_cpu(speed.stepper(Run(kind="learned", batch=250, iterations=1), 4, "cpu"))
     assert min(learned.values()) > 0
+
+
+def test_each_way_of_waiting_has_its_own_process_and_a_busy_one_beside_it_ends(monkeypatch):
+    from bench import contention
+
+    asked, others, popen = [], [], contention.subprocess.Popen
+
+    def started(*words):
+        others.append(popen(*words))
+        return others[-1]
+
+    def run(words, env, **named):
+        """As if every busy process doubled a step."""
+        asked.append({name: value for name, value in env.items() if name.startswith("OMP_")})
+        times = 1 + sum(other.poll() is None for other in others)
+        return SimpleNamespace(stdout=json.dumps([1.0 * times, 3.0 * times]).encode())
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr(contention.subprocess, "Popen", started)
+    monkeypatch.setattr(contention.subprocess, "run", run)
+    found = contention.table([("fc", "train"), ("fc", "learned")], repeats=1)
+    assert asked == [*contention.WAYS.values()] * len(contention.BUSY), "nothing of the user's own"
+    assert (found["x default alone"] == 1 + found["busy processes"]).all()
+    assert len(others) == len(contention.WAYS) and all(other.poll() is not None for other in others)
