@@ -1,9 +1,10 @@
-"""What another process that keeps a core busy costs on a CPU, and how threads should wait for each other then.
+"""What another process that keeps a core busy costs on a CPU: on all threads, by how they wait for each other, and on
+one.
 
     python -m bench.contention --networks fc conv2
 
 By default OpenMP's threads wait by spinning, also for one that the system has set aside for the other process. A row
-per network, kind of training, way of waiting and number of busy processes in results/bench/contention.csv: milliseconds
+per network, kind of training, way of `WAYS` and number of busy processes in results/bench/contention.csv: milliseconds
 of a network-step, and as a multiple of the default's beside no other process. OpenMP reads how to wait when it is
 loaded, so each way has a process of its own.
 """
