@@ -9,7 +9,6 @@ of a network-step, and as a multiple of the default's beside no other process. O
 loaded, so each way has a process of its own.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -21,10 +20,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from bench.__main__ import BATCH, SECONDS, run_of, stacks
+from bench.__main__ import SECONDS, options, place_of, run_of, stacks
 from bench.common import formats, keep, machine_name
 from lt_utils import speed
-from lt_utils.networks import NETWORKS
 from lt_utils.notebook import results_folder
 
 WAYS = {
@@ -49,30 +47,31 @@ def busy(number: int) -> Iterator[None]:
             other.wait()
 
 
-def milliseconds(network: str, kind: str) -> float:
+def milliseconds(network: str, kind: str, device: str) -> float:
     """Of a network-step in this process, as its OpenMP waits."""
     run = replace(run_of(network, kind), precision=formats()[-1])
-    loop = speed.stepper(run, max(size for size in stacks(run, "cpu") if size <= LARGEST), "cpu")
+    loop = speed.stepper(run, max(size for size in stacks(run, device) if size <= LARGEST), device)
     next(loop)
-    return 1000 * min(speed.measure(loop, "cpu", SECONDS["cpu"]) for _ in range(2))
+    return 1000 * min(speed.measure(loop, device, SECONDS[place_of(device)]) for _ in range(2))
 
 
-def measure(way: str, pairs: list[tuple[str, str]]) -> list[float]:
+def measure(way: str, pairs: list[tuple[str, str]], device: str) -> list[float]:
     """The milliseconds of each network and kind, in a process of its own."""
-    code = f"from bench.contention import milliseconds as ms; import json; print(json.dumps([ms(*p) for p in {pairs}]))"
+    call = f"[milliseconds(*pair, {device!r}) for pair in {pairs}]"
+    code = f"import json; from bench.contention import milliseconds; print(json.dumps({call}))"
     given = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
     done = subprocess.run([sys.executable, "-c", code], env=given | WAYS[way], check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(pairs: list[tuple[str, str]], repeats: int = REPEATS) -> pd.DataFrame:
+def table(pairs: list[tuple[str, str]], device: str, repeats: int = REPEATS) -> pd.DataFrame:
     """The medians of `repeats` measurements, interleaved."""
     times: dict[tuple, list[float]] = {}
     for _ in range(repeats):
         for number in BUSY:
             for way in WAYS:
                 with busy(number):
-                    found = measure(way, pairs)
+                    found = measure(way, pairs, device)
                 for pair, ms in zip(pairs, found):
                     times.setdefault((*pair, way, number), []).append(ms)
     columns = ["network", "kind", "waiting", "busy processes"]
@@ -84,12 +83,9 @@ def table(pairs: list[tuple[str, str]], repeats: int = REPEATS) -> pd.DataFrame:
 
 def main() -> None:
     """Measure, print, and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["fc", "conv2"], choices=list(NETWORKS))
-    parser.add_argument("--kinds", nargs="+", default=list(BATCH), choices=list(BATCH))
-    given = parser.parse_args()
-    found = table([(network, kind) for network in given.networks for kind in given.kinds])
-    found = found.assign(machine=machine_name("cpu")).round(3)
+    given = options(__doc__)
+    found = table([(network, kind) for network in given.networks for kind in given.kinds], given.device)
+    found = found.assign(machine=machine_name(given.device)).round(3)
     print(found.drop(columns="machine").to_string(index=False))
     by = ["machine", "network", "kind", "waiting", "busy processes"]
     keep(results_folder("bench") / "contention.csv", found, by)

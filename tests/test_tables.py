@@ -370,7 +370,7 @@ def test_each_way_of_waiting_has_its_own_process_and_a_busy_one_beside_it_ends(m
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setattr(contention.subprocess, "Popen", started)
     monkeypatch.setattr(contention.subprocess, "run", run)
-    found = contention.table([("fc", "train"), ("fc", "learned")], repeats=1)
+    found = contention.table([("fc", "train"), ("fc", "learned")], "cpu", repeats=1)
     assert asked == [*contention.WAYS.values()] * len(contention.BUSY), "nothing of the user's own"
     assert (found["x default alone"] == 1 + found["busy processes"]).all()
     assert len(others) == len(contention.WAYS) and all(other.poll() is not None for other in others)
