@@ -27,9 +27,10 @@ from lt_utils.inference import interval
 from lt_utils.networks import NETWORKS, title
 from lt_utils.notebook import figures_folder, results_folder, save_png
 from lt_utils.paper import COLUMNS, PAPER
-from lt_utils.plots import WEIGHTS, networks_of
+from lt_utils.plots import WEIGHTS
 from lt_utils.profiles import settings
 from lt_utils.runs import DWR_VERSION, sweep
+from lt_utils.tables import networks_of
 
 READ = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # epochs after which validation is read, beside the last one
 TESTED = ["test_accuracy", "best_epoch", "final_test_accuracy"]

@@ -15,7 +15,7 @@ from scipy.special import stdtr
 from lt_utils import tables
 from lt_utils.inference import LEVEL, holm, interval, p_of_zero, standard_error
 from lt_utils.paper import COLUMNS, PAPER
-from lt_utils.plots import DROPOUT, NOISY, VARIANTS, networks_of, with_variant
+from lt_utils.tables import DROPOUT, NOISY, VARIANTS, networks_of, with_variant
 
 Filter = dict[str, Any]
 DEEP = (0.0, 5.0)  # "as pruning deepens": at most 5 % of the weights remain

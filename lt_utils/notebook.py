@@ -132,7 +132,7 @@ def export(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     table's accuracy stays: a mask found again from a dense training of another machine is another one. A network that
     there was no time to train again has no file, and no size and no accuracy of one."""
     rows = []
-    for network in plots.networks_of(table):
+    for network in tables.networks_of(table):
         here = table[table["network"] == network]
         row = here.loc[here["test_accuracy"].idxmax()]
         run = Run.of(row)
@@ -178,14 +178,14 @@ def accuracies(table: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     """
     by = [by] if isinstance(by, str) else by
     if "variant" in by:
-        table = plots.with_variant(table)
+        table = tables.with_variant(table)
     tables.check_alike(table, by)
     table = tables.begun(table, by)
     remaining = table.groupby(["network", "round"])["weights_remaining"].transform("max").round(2)  # of a round
     wide = table.pivot_table("test_accuracy", ["network", *by], remaining.rename("remaining"))
     wide = wide[sorted(wide.columns, reverse=True)]
     best_first = wide.loc[wide.ffill(axis="columns").iloc[:, -1].sort_values(ascending=False, kind="stable").index]
-    there = [name for name in plots.networks_of(table) if name in best_first.index]
+    there = [name for name in tables.networks_of(table) if name in best_first.index]
     return pd.concat([best_first.loc[[name]] for name in there]).round(1)
 
 
@@ -198,5 +198,5 @@ def best_supermasks(table: pd.DataFrame) -> pd.DataFrame:
     tables.check_alike(table, ["criterion", "mask1"])
     best = tables.best_masks(table).groupby(level=tables.OF_A_MASK)
     wide = best.mean().unstack("mask1").round(1).assign(seeds=best.count().unstack("mask1").min(axis=1).astype(int))
-    parts = [wide.loc[[n]].sort_values("constant_same_sign", ascending=False) for n in plots.networks_of(table)]
+    parts = [wide.loc[[n]].sort_values("constant_same_sign", ascending=False) for n in tables.networks_of(table)]
     return pd.concat(parts)

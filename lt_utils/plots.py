@@ -16,6 +16,8 @@ from lt_utils.forest import scorecard
 from lt_utils.inference import LEVEL, p_of_zero
 from lt_utils.networks import NETWORKS, title
 from lt_utils.paper import COLUMNS, PAPER
+from lt_utils.style import BASELINES, legends, look_of
+from lt_utils.tables import DROPOUT, VARIANTS, networks_of
 
 REMAINING, ACCURACY = "weights remaining (%)", "test accuracy (%)"
 FAMILIES = {
@@ -40,41 +42,11 @@ REFERENCE = "random"
 TOP = {"mnist": 10.0, "cifar10": 55.0}  # points that the accuracy panels of tickets show
 WIDE = 40.0  # points over which lines spread too far for one panel to show the best apart
 FEW = 7  # lines that one panel holds
-GREY = (REFERENCE, "random mask")
-VARIANTS = ("winning ticket (iterative)", "one-shot ticket", "ticket's mask, random reinit", "random mask")
-NOISY, DROPOUT = "ticket with noise of {:g} sigma", ", dropout"
-BASELINES = ("large_final", "rewind", "zero", VARIANTS[0])
 WEIGHTS = {"rewind": "initial weights", "constant_same_sign": "signed constant"}
-
-
-def networks_of(table: pd.DataFrame) -> list[str]:
-    """The networks of a table, in the paper's order."""
-    return [name for name in NETWORKS if name in set(table["network"])]
 
 
 def _range(values: pd.Series) -> tuple[float, float]:
     return values.min(), values.max()
-
-
-def _style(hues: list[str]) -> dict:
-    """Colours, markers and dashes that tell `hues` apart, also in print and to the colour-blind. The baseline is always
-    a blue dot, chance a grey cross and dashed; an action and its sign-keeping sibling share a colour, the former
-    dashed."""
-    import seaborn as sns  # seconds that a worker need not wait
-
-    blue, *colours = sns.color_palette("colorblind")
-    del colours[6]  # a grey
-    fixed = dict.fromkeys(BASELINES, blue) | dict.fromkeys(GREY, (0.45, 0.45, 0.45))
-    siblings = {f"{hue}_same_sign": hue for hue in hues if hue not in fixed and f"{hue}_same_sign" in hues}
-    rest = iter(colours)
-    palette = {hue: fixed[hue] if hue in fixed else next(rest) for hue in hues if hue not in siblings}
-    palette = {hue: palette[siblings.get(hue, hue)] for hue in hues}
-    dashed, markers = {*GREY, *siblings.values()}, iter("sDv^P<>*")
-    return {
-        "palette": palette,
-        "markers": {hue: "o" if hue in BASELINES else "X" if hue in GREY else next(markers) for hue in hues},
-        "dashes": {hue: (2, 1.5) if hue in dashed else "" for hue in hues},
-    }
 
 
 Panels = list[tuple[str, str, list[str]]]
@@ -177,7 +149,7 @@ def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], 
     figure, drawn = _grid(_panels(table, hue, panels), 2 if spread > WIDE else 1)
     for (network, family, names), column in drawn:
         here = table[(table["network"] == network) & table[hue].isin(names)]
-        style = _style(list(dict.fromkeys(name for (_, f, also), _ in drawn if f == family for name in also)))
+        style = look_of(list(dict.fromkeys(name for (_, f, also), _ in drawn if f == family for name in also)))
         for axes in column:
             _lines(axes, here, "test_accuracy", hue, style)
             _stars(axes, here, "test_accuracy", hue, style)
@@ -185,17 +157,16 @@ def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], 
             axes.set_ylabel(ACCURACY)
             axes.get_legend().remove()
         column[0].set_title(title(network, family))
-        place = "lower left" if here.groupby(hue)["round"].max().nunique() == 1 else "best"  # for lines that end early
-        column[0].legend(*column[0].get_legend_handles_labels(), fontsize=8, loc=place, framealpha=0.9)
         if len(column) == 2:
             column[1].set_ylim(means[network].max() - zoom, means[network].max() + 0.1 * zoom)
+    legends([(column[0], column[-1]) for _, column in drawn])
     return figure
 
 
 def ticket_curves(table: pd.DataFrame) -> Figure:
     """Two rows of panels per network: accuracy, learning speed and iteration of early stopping per variant; training
     minus test accuracy, tickets with noise, and how far weights went in the dense training."""
-    table = with_variant(table).assign(gap=table["train_accuracy"] - table["test_accuracy"])
+    table = tables.with_variant(table).assign(gap=table["train_accuracy"] - table["test_accuracy"])
     labels = {
         "test_accuracy": ACCURACY,
         "mean_validation_accuracy": "validation accuracy (%),\nmean over the course of training",
@@ -206,9 +177,10 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
     networks = networks_of(table)
     main = [name for name in (*VARIANTS, VARIANTS[0] + DROPOUT) if name in set(table["variant"])]
     noisy = [VARIANTS[0], *sorted(name for name in set(table["variant"]) if " sigma" in name), VARIANTS[2]]
-    style = _style(list(dict.fromkeys(main + noisy)))
+    style = look_of(list(dict.fromkeys(main + noisy)))
     shape = {"nrows": 2 * len(networks), "ncols": 3, "figsize": (16, 8.8 * len(networks))}
     figure, grid = plt.subplots(**shape, squeeze=False, layout="constrained")
+    named: list[Axes] = []
     for i, network in enumerate(networks):
         here = table[table["network"] == network]
         panels = list(grid[2 * i : 2 * i + 2].flat)
@@ -226,10 +198,10 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
             if y.endswith("accuracy"):
                 best, span = here[y].max(), TOP[NETWORKS[network].dataset]
                 axes.set_ylim(max(axes.get_ylim()[0], best - span), best + 0.04 * span)
-        for axes in panels[::4]:
-            axes.legend(fontsize=8, loc="lower left")
+        named += panels[::4]
         _distances(panels[5], here[here["variant"] == VARIANTS[0]])
         panels[5].set_title(title(network, "training of the dense network"))
+    legends([(axes, axes) for axes in named])
     return figure
 
 
@@ -239,26 +211,9 @@ def _distances(axes: Axes, tickets: pd.DataFrame) -> None:
     if not set(words) <= set(tickets) or tickets[list(words)].isna().all(axis=None):  # runs of an earlier version
         return axes.axis("off")
     long = tickets.rename(columns=words).melt(["weights_remaining", "seed"], list(words.values()), "which").dropna()
-    _lines(axes, long, "value", "which", _style(list(words.values())))
+    _lines(axes, long, "value", "which", look_of(list(words.values())))
     axes.get_legend().set_title(None)
     axes.set_ylabel("mean distance from the start\n(standard deviations of the layer's start)")
-
-
-def with_variant(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of runs with a column `variant`: winning ticket or which of its controls (Frankle and Carbin 2019)."""
-    return table.assign(variant=table.apply(_variant, axis=1))
-
-
-def _variant(row: pd.Series) -> str:
-    if row.get("noise", 0):
-        return NOISY.format(row["noise"])
-    if row["schedule"] == "one_shot":
-        name = VARIANTS[1]
-    elif row["schedule"] == "ticket":
-        name = VARIANTS[2]
-    else:
-        name = VARIANTS[3] if row["criterion"] == "random" else VARIANTS[0]
-    return name + DROPOUT * bool(row.get("dropout", 0))
 
 
 def criterion_regions(table: pd.DataFrame) -> Figure:
@@ -295,7 +250,7 @@ def found_supermasks(table: pd.DataFrame) -> Figure:
     for (network, family, names), column in drawn:
         for axes, (action, words) in zip(column, WEIGHTS.items()):
             here = table[(table["network"] == network) & (table["mask1"] == action) & table["criterion"].isin(names)]
-            _lines(axes, here, "test_accuracy", "criterion", _style(names))
+            _lines(axes, here, "test_accuracy", "criterion", look_of(names))
             axes.axhline(10, color="black", linestyle=":", linewidth=1, label="chance")
             axes.set(ylabel=f"{ACCURACY}, untrained", title=title(network, family, words))
             axes.get_legend().remove()

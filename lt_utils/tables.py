@@ -15,6 +15,8 @@ from lt_utils.runs import KINDS, PRECISIONS, SCHEDULES, Run
 
 OF_A_MASK = ["network", "criterion", "mask1"]  # what tells sweeps of found supermasks apart, seeds aside
 FORMAT = "%.7g"  # of numbers in a file: all that fp32 has
+VARIANTS = ("winning ticket (iterative)", "one-shot ticket", "ticket's mask, random reinit", "random mask")
+NOISY, DROPOUT = "ticket with noise of {:g} sigma", ", dropout"
 PROVENANCE = ("version", "commit", "torch", "device", "seconds")
 
 
@@ -123,6 +125,28 @@ def _check(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     except SchemaError as error:
         why = " ".join(str(error).split())[:200]
         raise TableError(f"{path} is damaged ({why}): delete it, or restore it with git, and run again.") from error
+
+
+def networks_of(table: pd.DataFrame) -> list[str]:
+    """The networks of a table, in the paper's order."""
+    return [name for name in NETWORKS if name in set(table["network"])]
+
+
+def with_variant(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of runs with a column `variant`: winning ticket or which of its controls (Frankle and Carbin 2019)."""
+    return table.assign(variant=table.apply(_variant, axis=1))
+
+
+def _variant(row: pd.Series) -> str:
+    if row.get("noise", 0):
+        return NOISY.format(row["noise"])
+    if row["schedule"] == "one_shot":
+        name = VARIANTS[1]
+    elif row["schedule"] == "ticket":
+        name = VARIANTS[2]
+    else:
+        name = VARIANTS[3] if row["criterion"] == "random" else VARIANTS[0]
+    return name + DROPOUT * bool(row.get("dropout", 0))
 
 
 def check_alike(table: pd.DataFrame, by: list[str]) -> None:

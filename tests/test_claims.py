@@ -12,8 +12,8 @@ from lt_utils import forest, plots, tables
 from lt_utils.claims import CLAIMS, Claim, _test, in_words, judge, scorecard, verdict
 from lt_utils.inference import holm, interval
 from lt_utils.paper import PAPER
-from lt_utils.plots import with_variant
 from lt_utils.scorecard import beside, combined, counts
+from lt_utils.tables import with_variant
 
 
 @pytest.fixture

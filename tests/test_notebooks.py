@@ -342,10 +342,10 @@ def test_a_legend_names_only_what_was_trained_on_its_network():
     named = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes[4::6]]
     plt.close(figure)
     assert [sum("sigma" in name for name in names) for names in named] == [3, 0, 0]
-    alone = plots.FIGURES["00_lottery_tickets"](plots.with_variant(table).query("variant == @plots.VARIANTS[0]"))
+    alone = plots.FIGURES["00_lottery_tickets"](tables.with_variant(table).query("variant == @tables.VARIANTS[0]"))
     labels = [text.get_text() for text in alone.axes[0].get_legend().get_texts()]
     plt.close(alone)
-    assert len(labels) == 2 and labels[0] == plots.VARIANTS[0], "a ticket and the dense network: no star to explain"
+    assert len(labels) == 2 and labels[0] == tables.VARIANTS[0], "a ticket and the dense network: no star to explain"
 
 
 def test_a_line_looks_the_same_on_every_network_and_is_not_hidden_where_it_ends_early():
@@ -368,6 +368,23 @@ def test_a_line_looks_the_same_on_every_network_and_is_not_hidden_where_it_ends_
     ends = [line.get_xydata()[-1] for line in axes.get_lines() if len(line.get_xydata()) == 2]
     covered = axes.get_legend().get_window_extent()
     assert ends and not any(covered.contains(*axes.transData.transform(end)) for end in ends)
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("label", ["evening", "reference"])
+@pytest.mark.parametrize("name", ["00_lottery_tickets", "01_mask_criteria", "02_mask1_actions"])
+def test_a_legend_lies_on_no_line_and_on_no_other_panel(label, name):
+    figure = plots.FIGURES[name](tables.kept(ROOT / "results" / label, name))
+    figure.canvas.draw()
+    explained = [axes for axes in figure.axes if axes.get_legend()]
+    assert explained
+    for axes in explained:
+        legend = axes.get_legend().get_window_extent()
+        lines = [line.get_path().transformed(line.get_transform()) for line in axes.lines if len(line.get_xdata())]
+        inside = legend.overlaps(axes.get_window_extent())
+        assert not inside or not any(line.intersects_bbox(legend, filled=False) for line in lines)
+        assert not any(legend.overlaps(other.get_window_extent()) for other in figure.axes if other is not axes)
+        assert figure.bbox.containsx(legend.x1) and figure.bbox.containsy(legend.y0)
     plt.close(figure)
 
 
