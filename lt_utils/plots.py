@@ -85,6 +85,14 @@ def _grid(rows: list[Panels], below: int) -> tuple[Figure, list[tuple[tuple[str,
     return figure, panels
 
 
+def _looks(rows: list[Panels]) -> dict[str, dict]:
+    """How the lines of each family look: the same on all networks, also where some of them are missing."""
+    names: dict[str, list[str]] = {}
+    for _, family, more in (panel for row in rows for panel in row):
+        names[family] = list(dict.fromkeys([*names.get(family, []), *more]))
+    return {family: look_of(known) for family, known in names.items()}
+
+
 def percent_axis(axes: Axes) -> None:
     """A log axis of weights remaining, 100 % on the left, labelled in plain percent."""
     axes.set_xscale("log")
@@ -146,13 +154,14 @@ def pruning_curves(table: pd.DataFrame, hue: str, panels: dict[str, list[str]], 
     table = tables.begun(table, [hue])
     means = table.groupby(["network", hue, "round"])["test_accuracy"].mean()
     spread = (means.groupby("network").max() - means.groupby("network").min()).max()
-    figure, drawn = _grid(_panels(table, hue, panels), 2 if spread > WIDE else 1)
+    rows = _panels(table, hue, panels)
+    figure, drawn = _grid(rows, 2 if spread > WIDE else 1)
+    looks = _looks(rows)
     for (network, family, names), column in drawn:
         here = table[(table["network"] == network) & table[hue].isin(names)]
-        style = look_of(list(dict.fromkeys(name for (_, f, also), _ in drawn if f == family for name in also)))
         for axes in column:
-            _lines(axes, here, "test_accuracy", hue, style)
-            _stars(axes, here, "test_accuracy", hue, style)
+            _lines(axes, here, "test_accuracy", hue, looks[family])
+            _stars(axes, here, "test_accuracy", hue, looks[family])
             _dense_line(axes, here)
             axes.set_ylabel(ACCURACY)
             axes.get_legend().remove()
@@ -246,11 +255,13 @@ def found_supermasks(table: pd.DataFrame) -> Figure:
     """Test accuracy of untrained weights under each criterion's mask, mean over whole seeds: per network an upper row
     on w_i and a lower on the signed constant; a column per family of criteria."""
     table = tables.whole(table, tables.OF_A_MASK)
-    figure, drawn = _grid(_panels(table, "criterion", FAMILIES), 2)
+    rows = _panels(table, "criterion", FAMILIES)
+    figure, drawn = _grid(rows, 2)
+    looks = _looks(rows)
     for (network, family, names), column in drawn:
         for axes, (action, words) in zip(column, WEIGHTS.items()):
             here = table[(table["network"] == network) & (table["mask1"] == action) & table["criterion"].isin(names)]
-            _lines(axes, here, "test_accuracy", "criterion", look_of(names))
+            _lines(axes, here, "test_accuracy", "criterion", looks[family])
             axes.axhline(10, color="black", linestyle=":", linewidth=1, label="chance")
             axes.set(ylabel=f"{ACCURACY}, untrained", title=title(network, family, words))
             axes.get_legend().remove()

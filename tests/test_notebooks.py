@@ -371,6 +371,19 @@ def test_a_line_looks_the_same_on_every_network_and_is_not_hidden_where_it_ends_
     plt.close(figure)
 
 
+def test_a_criterion_looks_the_same_on_every_network_also_where_another_is_missing():
+    table = tables.kept(ROOT / "results" / "evening", "04_supermasks").query("network in ('conv2', 'conv4')")
+    missing = (table["network"] == "conv2") & (table["criterion"] == "large_final_same_sign")
+    figure = plots.FIGURES["04_supermasks"](table[~missing])
+    short, whole = [
+        {line.get_label(): (line.get_color(), line.get_marker()) for line in axes.get_legend().get_lines()}
+        for axes in figure.axes
+        if axes.get_legend()
+    ]
+    plt.close(figure)
+    assert len(short) == len(whole) - 1 and short.items() <= whole.items()
+
+
 @pytest.mark.parametrize("label", ["evening", "reference"])
 @pytest.mark.parametrize("name", ["00_lottery_tickets", "01_mask_criteria", "02_mask1_actions"])
 def test_a_legend_lies_on_no_line_and_on_no_other_panel(label, name):
