@@ -7,6 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 PROFILE ?= quick
+override PROFILE := $(strip $(PROFILE))
 ONLY ?=
 PARAMS ?=
 BUDGET ?=
@@ -22,7 +23,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 NOTEBOOKS := $(if $(ONLY),$(ONLY),$(basename $(notdir $(wildcard notebooks/*.ipynb))))
 PROFILES := smoke quick evening overnight paper
 COMMITTED := evening overnight paper
-$(if $(filter $(PROFILE),$(PROFILES) $(PROFILES:%=%-custom)),,$(error PROFILE=$(PROFILE): no such profile; choose from $(PROFILES)))
+$(if $(filter 1$(PROFILE),$(addprefix $(words $(PROFILE)),$(PROFILES) $(PROFILES:%=%-custom))),,$(error PROFILE=$(PROFILE): no such profile; choose one of $(PROFILES)))
 LABEL := $(PROFILE)$(if $(PARAMS),-custom)
 EXECUTED := $(NOTEBOOKS:%=$(RESULTS)/$(LABEL)/%.ipynb)
 $(foreach name,$(ONLY),$(if $(wildcard notebooks/$(name).ipynb),,$(error ONLY=$(name): no such notebook; choose from $(basename $(notdir $(wildcard notebooks/*.ipynb))))))

@@ -303,7 +303,7 @@ def in_words(judged: pd.DataFrame) -> str:
             paragraphs.append(f"<b>{network}</b>: none of its {len(here)} claims was tested.")
             continue
         untested = f", {count['not run']} not run" if "not run" in count else ""
-        parts = [f"<b>{network}</b>: {count.get('reproduced', 0)} of {len(here)} claims are reproduced{untested}."]
+        parts = [f"<b>{network}</b>: {count.get('reproduced', 0)} of {len(here)} claims reproduced{untested}."]
         for name in ("contradicted", "inconclusive", "not run"):
             rows = here[here["verdict"] == name]
             said = [

@@ -225,8 +225,8 @@ def test_claims_about_noise_dropout_and_distance():
         "stop earlier": "not run",  # the table says nothing about iterations
     }
     words = in_words(found)
-    assert words.startswith("<b>conv2</b>: 5 of 17 claims are reproduced, 10 not run.<br>")
-    assert ": 5 of 7 claims are reproduced.<br>" in in_words(found[found["verdict"] != "not run"])
+    assert words.startswith("<b>conv2</b>: 5 of 17 claims reproduced, 10 not run.<br>")
+    assert ": 5 of 7 claims reproduced.<br>" in in_words(found[found["verdict"] != "not run"])
     assert "Contradicted: with noise of 3 sigma a ticket's advantage is gone (random reinit is worse by at most 1) "\
         "(-3.00 points)." in words  # fmt: skip
     assert "Not run: " in words

@@ -50,11 +50,19 @@ def test_help_lists_every_target_that_the_readme_names():
     assert all(f"make {target}" in listed for target in named)
 
 
-def test_a_misspelt_notebook_stops_make_with_the_right_names():
-    done = subprocess.run(["make", "reproduce", "ONLY=01_mask_criterion"], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("given", "says", "right"),
+    [
+        ("ONLY=01_mask_criterion", "no such notebook", "01_mask_criteria"),
+        ("PROFILE=evning", "no such profile", "evening"),
+        ("PROFILE=smoke quick", "no such profile", "choose one of smoke quick"),
+    ],
+)
+def test_a_wrong_name_stops_make_with_the_right_ones(given, says, right):
+    done = subprocess.run(["make", "reproduce", given], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "no such notebook" in done.stderr
-    assert "01_mask_criteria" in done.stderr
+    assert says in done.stderr
+    assert right in done.stderr
 
 
 def test_setup_makes_an_environment_in_the_place_of_a_link_and_leaves_alone_what_it_points_to(tmp_path):
