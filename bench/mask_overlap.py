@@ -3,6 +3,7 @@
     python -m bench.mask_overlap --network conv2 --profiles evening overnight --seeds 1 2
     python -m bench.mask_overlap --network fc --profiles quick overnight --seeds 1 2
     python -m bench.mask_overlap --network conv4 --iterations 25500 --seeds 0 --precision bf16
+    python -m bench.mask_overlap --network conv6 --profiles evening --seeds 0 1 2 --precision bf16
 
 Of the largest layer, pruned at once to the density of the paper's 6th, 12th and 18th round: which share of the weights
 that `large_final` keeps does another criterion keep, too (at chance: the density)? How far have the layer's weights

@@ -1,6 +1,7 @@
 """How many signs of a ticket's initial weights does noise turn, and does it depend on how long the network was trained?
 
     python -m bench.noise_signs --network conv4 --profile evening
+    python -m bench.noise_signs --network conv6 --profile evening
     python -m bench.noise_signs --network fc --profile quick
     python -m bench.noise_signs --network conv4 --iterations 25500 --seeds 0
 
