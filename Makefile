@@ -7,7 +7,6 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 PROFILE ?= quick
-override PROFILE := $(strip $(PROFILE))
 ONLY ?=
 PARAMS ?=
 BUDGET ?=
@@ -23,8 +22,8 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 NOTEBOOKS := $(if $(ONLY),$(ONLY),$(basename $(notdir $(wildcard notebooks/*.ipynb))))
 PROFILES := smoke quick evening overnight paper
 COMMITTED := evening overnight paper
-$(if $(filter 1$(PROFILE),$(addprefix $(words $(PROFILE)),$(PROFILES) $(PROFILES:%=%-custom))),,$(error PROFILE=$(PROFILE): no such profile; choose one of $(PROFILES)))
-LABEL := $(PROFILE)$(if $(PARAMS),-custom)
+$(if $(filter-out $(PROFILES) $(PROFILES:%=%-custom),$(PROFILE))$(filter-out 1,$(words $(PROFILE))),$(error PROFILE=$(PROFILE): no such profile; choose one of $(PROFILES)))
+LABEL := $(strip $(PROFILE))$(if $(PARAMS),-custom)
 EXECUTED := $(NOTEBOOKS:%=$(RESULTS)/$(LABEL)/%.ipynb)
 $(foreach name,$(ONLY),$(if $(wildcard notebooks/$(name).ipynb),,$(error ONLY=$(name): no such notebook; choose from $(basename $(notdir $(wildcard notebooks/*.ipynb))))))
 
