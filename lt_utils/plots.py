@@ -133,7 +133,7 @@ def _stars(axes: Axes, table: pd.DataFrame, y: str, hue: str, style: dict) -> No
     baseline = next((name for name in style["palette"] if name in BASELINES), None)
     values = table[table["round"] > 0].pivot_table([y, "weights_remaining"], ["round", "seed"], hue)
     names = set(values.columns.get_level_values(-1))
-    if baseline not in names or len(names) == 1:
+    if baseline not in names or len(names) == 1 or table["seed"].nunique() == 1:
         return
     for name in values[y].columns.drop(baseline):
         p = (values[y][name] - values[y][baseline]).dropna().groupby("round").apply(p_of_zero)

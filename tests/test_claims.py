@@ -342,11 +342,13 @@ def test_stars_mark_the_points_that_differ_from_the_baseline(table):
 
     def starred(table):
         axes = plots.FIGURES["02_mask1_actions"](table).axes[0]
-        return [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "*" and len(line.get_xdata())]
+        stars = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "*" and len(line.get_xdata())]
+        return stars, "differs" in " ".join(text.get_text() for text in axes.get_legend().get_texts())
 
-    assert starred(table) == [[2.0], [4.0, 2.0]]  # reinit; reinit_same_sign, by a difference that is always the same
-    assert starred(table[table["seed"] == 0]) == []  # one seed decides nothing
-    assert starred(table[table["mask1"] != "rewind"]) == []  # nothing to differ from
+    different = [[2.0], [4.0, 2.0]]  # reinit; reinit_same_sign, by a difference that is always the same
+    assert starred(table) == (different, True)
+    assert starred(table[table["seed"] == 0]) == ([], False)  # one seed decides nothing, so there is none to explain
+    assert starred(table[table["mask1"] != "rewind"]) == ([], False)  # nothing to differ from
 
 
 def test_the_legend_names_only_what_is_drawn_of_a_sweep_cut_short(table):
