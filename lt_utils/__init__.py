@@ -10,7 +10,7 @@ from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.criteria import CRITERIA
 from lt_utils.lottery import execute, run
 from lt_utils.networks import NETWORKS
-from lt_utils.notebook import accuracies, best_supermasks, conclude, export, full, publish, sample_weights
+from lt_utils.notebook import accuracies, best_supermasks, conclude, export, full, per_network, publish, sample_weights
 from lt_utils.profiles import PROFILES, settings
 from lt_utils.runs import Run, sweep
 from lt_utils.scorecard import counts, supermasks, verdicts
@@ -31,6 +31,7 @@ __all__ = [
     "export",
     "full",
     "load_ticket",
+    "per_network",
     "publish",
     "run",
     "sample_weights",

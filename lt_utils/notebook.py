@@ -24,7 +24,7 @@ from lt_utils.runs import Run, sweep
 from lt_utils.starts import starting_point
 
 if TYPE_CHECKING:
-    from IPython.display import Image
+    from IPython.display import HTML, Image
 
 SAVED_SVG = {"svg.hashsalt": "lt_utils", "svg.fonttype": "none"}
 ROUNDING = 0.5  # points; bf16 and fp32 products of one mask differ by less (by 0.05 in results/reference)
@@ -96,6 +96,14 @@ def full(table: pd.DataFrame, digits: int = 2) -> Styler:
         .set_uuid("table")
     )
     return shown.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else shown
+
+
+def per_network(table: pd.DataFrame, digits: int = 1) -> "HTML":
+    """A table with an index level `network`, shown network by network, each without columns that it has nothing in."""
+    from IPython.display import HTML  # which a worker need not wait for
+
+    parts = (part.dropna(axis="columns", how="all") for _, part in table.groupby(level="network", sort=False))
+    return HTML("".join(full(part, digits).to_html() for part in parts))
 
 
 def sample_weights(

@@ -205,6 +205,14 @@ def test_tables_are_shown_without_a_word_where_there_is_no_number():
     assert "inf" not in lt.full(wide.assign(low=-math.inf, high=math.inf)).to_html(), "one seed has no interval"
 
 
+def test_networks_of_other_densities_are_shown_each_with_its_own():
+    names = pd.MultiIndex.from_tuples([("fc", "zero"), ("fc", "init"), ("conv2", "zero")], names=["network", "mask0"])
+    wide = pd.DataFrame({100.0: [97.1, 97.1, 57.3], 26.2: [97.5, None, None], 26.47: [None, None, 58.1]}, index=names)
+    fc, conv2 = lt.per_network(wide).data.split("</table>")[:2]
+    assert "26.20" in fc and "97.5" in fc and "26.47" not in fc and "conv2" not in fc
+    assert "26.47" in conv2 and "58.1" in conv2 and "26.20" not in conv2
+
+
 def test_a_measurement_of_some_networks_leaves_those_of_others_and_of_other_machines(tmp_path):
     from bench.common import keep
 
