@@ -10,7 +10,17 @@ from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
 from lt_utils.criteria import CRITERIA
 from lt_utils.lottery import execute, run
 from lt_utils.networks import NETWORKS
-from lt_utils.notebook import accuracies, best_supermasks, conclude, export, full, per_network, publish, sample_weights
+from lt_utils.notebook import (
+    accuracies,
+    best_supermasks,
+    claims_table,
+    conclude,
+    export,
+    full,
+    per_network,
+    publish,
+    sample_weights,
+)
 from lt_utils.profiles import PROFILES, settings
 from lt_utils.runs import Run, sweep
 from lt_utils.scorecard import counts, supermasks, verdicts
@@ -25,6 +35,7 @@ __all__ = [
     "Run",
     "accuracies",
     "best_supermasks",
+    "claims_table",
     "conclude",
     "counts",
     "execute",

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lt_utils import plan, readme, scorecard, tables
+from lt_utils import claims, plan, readme, scorecard, tables
 from lt_utils.data import ROOT, DataError, arrays
 from lt_utils.lottery import OutOfTime
 from lt_utils.notebook import draw, figures_folder, results_folder
@@ -26,12 +26,8 @@ def summary(profile: str) -> None:
         found = scorecard.verdicts(profile)
     except OutOfTime as nothing_yet:
         return print(nothing_yet)
-    found["interval"] = [f"{row.low:+.1f} to {row.high:+.1f}" * (row.seeds > 1) for row in found.itertuples()]
-    print(
-        found[["network", "source", "claim", "difference", "interval", "verdict", "verdict_holm"]]
-        .round(1)
-        .to_string(index=False, justify="left", na_rep="")
-    )
+    told = claims.readable(found, digits=1).loc[:, :"after Holm"]
+    print(told.to_string(index=False, justify="left"))
     masks, committed = scorecard.supermasks(profile), ROOT / "results" / readme.LABEL
     print("" if masks.empty else f"\n{masks.to_string(na_rep='')}", scorecard.counts(found).to_string(), sep="\n")
     if profile == readme.SCALES[readme.LABEL]:

@@ -17,6 +17,7 @@ from PIL.Image import Dither, Quantize
 
 from lt_utils import claims, plots, store, tables, tickets
 from lt_utils.data import ROOT
+from lt_utils.forest import VERDICT_COLOURS
 from lt_utils.lottery import OutOfTime, execute
 from lt_utils.networks import NETWORKS
 from lt_utils.profiles import Settings
@@ -81,9 +82,22 @@ def conclude(name: str, table: pd.DataFrame, settings: Settings) -> Styler:
     sentence per network that says what agrees with the paper and what does not."""
     found = claims.judge(name, table)
     tables.keep(results_folder(settings.label), f"{name}_claims", found)
-    shown = full(found.drop(columns=["margin", "unit", "direction"])).set_caption(claims.in_words(found))
-    left = [("caption-side", "top"), ("text-align", "left"), ("padding-bottom", "1em")]
-    return shown.set_table_styles([{"selector": "caption", "props": left}])
+    return claims_table(found).set_caption(claims.in_words(found))
+
+
+def claims_table(judged: pd.DataFrame) -> Styler:
+    """Judged claims for reading, verdicts in the colours of the scorecard's figure."""
+    shown = full(claims.readable(judged)).set_uuid("claims")  # or its colours are those of other tables, too
+    left, claim = ("text-align", "left"), f"td.col{shown.columns.get_loc('claim')}"
+    looks = {
+        "caption": [left, ("caption-side", "top"), ("padding-bottom", "1em")],
+        "td": [("white-space", "nowrap")],
+        claim: [left, ("white-space", "normal")],
+    }
+    shown.set_table_styles([{"selector": selector, "props": props} for selector, props in looks.items()])
+    verdicts = [name for name in ("verdict", "after Holm") if name in shown.columns]
+    colours = {verdict: f"color: {colour}" for verdict, colour in VERDICT_COLOURS.items()}
+    return shown.map(lambda verdict: colours.get(verdict, ""), subset=verdicts)
 
 
 def full(table: pd.DataFrame, digits: int = 2) -> Styler:

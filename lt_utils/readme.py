@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from lt_utils import plots, scorecard
+from lt_utils import claims, plots, scorecard
 from lt_utils.data import ROOT
 from lt_utils.notebook import figures_folder, results_folder, save_png
 from lt_utils.paper import PAPER
@@ -65,13 +65,8 @@ def verdicts() -> str:
 def every_claim() -> str:
     """Every claim that was tested, with its difference, interval and verdict."""
     judged = _judged()
-    interval = "difference (95 % interval)"
-    judged[interval] = [
-        f"{row.difference:+.1f}" + ("" if row.seeds < 2 else f" ({row.low:+.1f} to {row.high:+.1f})")
-        for row in judged.itertuples()
-    ]  # fmt: skip
-    judged = judged[judged["seeds"] > 0].rename(columns={"verdict_holm": "after Holm"})
-    return _markdown(judged[["network", "source", "claim", interval, "scale", "seeds", "verdict", "after Holm"]])
+    told = claims.readable(judged[judged["seeds"] > 0], digits=1)
+    return _markdown(told.loc[:, :"after Holm"])
 
 
 def supermasks() -> str:

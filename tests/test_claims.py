@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 import lt_utils as lt
 from lt_utils import forest, plots, tables
-from lt_utils.claims import CLAIMS, Claim, _test, in_words, judge, scorecard, verdict
+from lt_utils.claims import CLAIMS, Claim, _test, in_words, judge, readable, scorecard, verdict
 from lt_utils.inference import holm, interval
 from lt_utils.paper import PAPER
 from lt_utils.scorecard import beside, combined, counts
@@ -298,6 +298,22 @@ def test_the_combined_scorecard_takes_each_claim_from_the_longest_trainings_that
     assert found.loc[("conv6", "rewind beats reinit"), "verdict_holm"] == "not run"
     assert len(found) == sum(len(claim.networks) for claims in CLAIMS.values() for claim in claims)
     assert counts(found.reset_index()).loc["fc", ("alone", "reproduced")] == 2
+
+
+def test_claims_are_shown_with_their_verdict_beside_them_and_in_its_colour(table):
+    two = table.assign(network="conv2")
+    judged = judge("02_mask1_actions", pd.concat([table, two[two["seed"] == 0]]))
+    told = readable(scorecard(judged), digits=1).set_index(["network", "claim"])
+    assert list(told)[:4] == ["source", "difference (95 % interval)", "seeds", "verdict"]
+    beats = ("fc", "rewind beats reinit")
+    row = judged.set_index(["network", "claim"]).loc[beats]
+    assert told.loc[beats].iloc[1] == f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
+    assert told.loc[beats, "p"] == "< 0.001" and told.loc[beats, "verdict"] == "reproduced"
+    assert told.loc[("conv2", "rewind beats reinit")].iloc[1] == f"{row.difference:+.1f}", "one seed has no interval"
+    assert told.loc[("fc", "rewind beats constant"), ["p", "p after Holm"]].tolist() == ["", ""], "not run"
+    shown = lt.claims_table(judged).to_html()
+    coloured = re.findall(r"#T_claims_row(\d+)_col\d+(?=[^{}]*\{\s*color: #0072B2)", shown)
+    assert [int(i) for i in coloured] == [i for i, verdict in enumerate(judged["verdict"]) if verdict == "reproduced"]
 
 
 def test_the_forest_plot_shows_every_claim_under_its_section(table):
