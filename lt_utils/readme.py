@@ -14,6 +14,26 @@ from lt_utils.store import COMMITTED
 LABEL = "reference"
 SCALES = {name: name for name in reversed(COMMITTED)} | {LABEL: "quick"}  # the longest trainings first
 NOT_RUN = "none yet"  # the scale of a claim that has not run
+ANSWERS = {"reproduced": "yes", "contradicted": "no", "inconclusive": "open"}
+HEADLINES = (  # the claims of sections 0 to 3 that are set side by side
+    "winning tickets match the dense network (3.5 % to 20 % of the weights)",
+    "winning tickets exceed the dense network at moderate pruning (20 % to 80 %)",
+    "winning ticket (iterative) beats random mask",
+    "winning ticket (iterative) beats ticket's mask, random reinit",
+    "winning ticket (iterative) beats one-shot ticket",
+    "large_final beats random",
+    "random beats small_final",
+    "magnitude_increase is as good as large_final",
+    "movement is as good as large_final",
+    "rewind beats reinit",
+    "reinit_same_sign is as good as rewind",
+    "rewind beats constant",
+    "constant_same_sign is as good as rewind",
+    "zero beats init (5 % to 60 %)",
+    "variant_1 beats zero",
+    "variant_1 beats control_reverse",
+    "variant_2 beats variant_1",
+)
 PAGES = ("README.md", "results/README.md", "results/bench/README.md")
 BEGIN, END = "<!-- {}: written by `make readme` -->", "<!-- end of {} -->"
 
@@ -60,6 +80,17 @@ def verdicts() -> str:
     alone, adjusted = counted["alone"], counted["after Holm"]
     cells = (alone + " (" + adjusted + ")").replace("0 (0)", "0").assign(**{"not run": alone["not run"]})
     return _markdown(cells.reset_index())
+
+
+def networks() -> str:
+    """The headlines network by network: difference and verdict, and the scales that they are from."""
+    judged = _judged()
+    judged = judged[judged["claim"].isin(HEADLINES) & (judged["seeds"] > 0)]
+    cells = judged["difference"].map("{:+.1f}".format) + " " + judged["verdict"].map(ANSWERS)
+    wide = judged.assign(cell=cells).pivot(index="claim", columns="network", values="cell").loc[list(HEADLINES)]
+    scales = judged.groupby("network")["scale"].agg(lambda scales: "`, `".join(scales.sort_values().unique()))
+    wide = wide[[name for name in PAPER if name in wide]].fillna("")
+    return _markdown(wide.rename(columns=lambda name: f"{name} (`{scales[name]}`)").reset_index())
 
 
 def every_claim() -> str:
@@ -168,6 +199,7 @@ BLOCKS = {
     "verdicts": verdicts,
     "supermasks": supermasks,
     "every claim": every_claim,
+    "networks": networks,
     "speed": speed,
     "speeds": speeds,
 }
