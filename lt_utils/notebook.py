@@ -88,7 +88,7 @@ def conclude(name: str, table: pd.DataFrame, settings: Settings) -> Styler:
 def claims_table(judged: pd.DataFrame) -> Styler:
     """Judged claims for reading, verdicts in the colours of the scorecard's figure."""
     shown = full(claims.readable(judged)).set_uuid("claims")  # or its colours are those of other tables, too
-    left, claim = ("text-align", "left"), f"td.col{shown.columns.get_loc('claim')}"
+    left, claim = ("text-align", "left"), f".col{shown.columns.get_loc('claim')}"
     looks = {
         "caption": [left, ("caption-side", "top"), ("padding-bottom", "1em")],
         "td": [("white-space", "nowrap")],
