@@ -27,7 +27,10 @@ def summary(profile: str) -> None:
     except OutOfTime as nothing_yet:
         return print(nothing_yet)
     told = claims.readable(found, digits=1).loc[:, :"after Holm"]
-    print(told.to_string(index=False, justify="left"))
+    statements = told.pop("claim")  # last, so that a narrow terminal breaks nothing else
+    width = statements.str.len().max()
+    told["claim".ljust(width)] = statements.str.ljust(width)
+    print("\n".join(map(str.rstrip, told.to_string(index=False).splitlines())))
     masks, committed = scorecard.supermasks(profile), ROOT / "results" / readme.LABEL
     print("" if masks.empty else f"\n{masks.to_string(na_rep='')}", scorecard.counts(found).to_string(), sep="\n")
     if profile == readme.SCALES[readme.LABEL]:
