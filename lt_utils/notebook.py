@@ -95,8 +95,8 @@ def claims_table(judged: pd.DataFrame) -> Styler:
         claim: [left, ("white-space", "normal")],
     }
     shown.set_table_styles([{"selector": selector, "props": props} for selector, props in looks.items()])
-    verdicts = [name for name in ("verdict", "after Holm") if name in shown.columns]
     colours = {verdict: f"color: {colour}" for verdict, colour in VERDICT_COLOURS.items()}
+    verdicts = shown.columns.intersection(["verdict", "after Holm"])
     return shown.map(lambda verdict: colours.get(verdict, ""), subset=verdicts)
 
 
