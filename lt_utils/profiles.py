@@ -1,18 +1,26 @@
 """How much of the paper is run: the one table of scales, and the settings of a notebook made from it."""
 
+import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
+from numbers import Integral, Real
 from typing import Any
 
 import pandas as pd
 import torch
 
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
-from lt_utils.criteria import CRITERIA
+from lt_utils.criteria import CRITERIA, prune_count
 from lt_utils.networks import NETWORKS, cpu_has_bf16
 
 PRECISIONS = ("fp32", "bf16")
+NAMED = {  # parameters that are names: what one of them is, and which there are
+    "networks": ("network", NETWORKS),
+    "criteria": ("criterion", CRITERIA),
+    "actions": ("action", MASK0_ACTIONS | MASK1_ACTIONS),
+}
 
 
 @dataclass(frozen=True)
@@ -208,9 +216,48 @@ def choose(kind: str, name: str, names: Collection[str]) -> str:
     return name
 
 
-def _names(kind: str, given: list[str] | str, known: dict) -> tuple[str, ...]:
+def _names(name: str, given: list[str] | str) -> tuple[str, ...]:
     """One name or several, each of which must be known."""
-    return tuple(choose(kind, name, known) for name in ([given] if isinstance(given, str) else given))
+    kind, known = NAMED[name]
+    names = (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
+    if not names:
+        raise ValueError(f"{name} = {given!r} is impossible: give at least one {kind}, or None.")
+    return tuple(choose(kind, one, known) for one in names)
+
+
+def _numbers(name: str, given: Iterable[int]) -> tuple[int, ...]:
+    """Whole numbers from 0 on, each of them once."""
+    numbers = tuple(given) if isinstance(given, Iterable) else ()
+    right = all(isinstance(one, Integral) and one >= 0 for one in numbers)
+    if not numbers or not right or len(set(numbers)) < len(numbers):
+        wanted = "a count above 0, or a list" if name == "seeds" else "a list"
+        raise ValueError(f"{name} = {given!r} is impossible: give {wanted} of different numbers from 0 on, or None.")
+    return numbers
+
+
+def _number(name: str, given: float) -> float:
+    """A number above 0; all but the learning rate are counts."""
+    kinds, wanted = (Real, "a number") if name == "mask_rate" else (Integral, "a whole number")
+    if not isinstance(given, kinds) or not 0 < given < math.inf:
+        raise ValueError(f"{name} = {given!r} is impossible: give {wanted} above 0, or None for the profile's own.")
+    return given
+
+
+def _checked(name: str, given: Any) -> Any:
+    """A field of `Profile` as it is given in place of the profile's own."""
+    if name == "precision":
+        return choose(name, given, PRECISIONS)
+    return (_names if name in NAMED else _numbers if name == "levels" else _number)(name, given)
+
+
+@cache
+def deepest_round(network: str, stride: int) -> int:
+    """The last pruning round in which any layer of a network loses a weight."""
+    layers, deepest = NETWORKS[network].layers, 0
+    left = [math.prod(layer.shape) for layer in layers]
+    while any(pruned := [prune_count(NETWORKS[network].kept[la.role], n, stride) for la, n in zip(layers, left)]):
+        left, deepest = [n - lost for n, lost in zip(left, pruned)], deepest + 1
+    return deepest
 
 
 def settings(
@@ -231,25 +278,20 @@ def settings(
     if supermasks is not None:
         choose("supermasks", supermasks, SUPERMASKS)
         own = replace(own, networks=own.supermask_networks)
+    overrides["networks"] = networks
     given = {choose("parameter", k, list(Profile.__annotations__)): v for k, v in overrides.items() if v is not None}
-    for name, value in given.items():
-        number = isinstance(value, (int, float)) and value > 0
-        if name not in ("levels", "precision", "criteria", "actions") and not number:
-            raise ValueError(f"{name} = {value!r} is impossible: give a number above 0, or None for the profile's own.")
-    if "criteria" in given:
-        given["criteria"] = _names("criterion", given["criteria"], CRITERIA)
-    if "actions" in given:
-        given["actions"] = _names("action", given["actions"], MASK0_ACTIONS | MASK1_ACTIONS)
-    if networks is not None:
-        given["networks"] = _names("network", networks, NETWORKS)
-    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds or range(own.seeds))
-    if not chosen or any(not isinstance(seed, int) or seed < 0 for seed in chosen):
-        raise ValueError(f"seeds = {seeds!r} is impossible: give a count above 0, a list of seeds, or None.")
+    given = {name: _checked(name, value) for name, value in given.items()}
+    asked = own.seeds if seeds is None else seeds
+    chosen = _numbers("seeds", range(asked) if isinstance(asked, Integral) else asked)
     if seeds is not None:
         given = {"mask_seeds": None} | given | {"seeds": len(chosen)}
     conv = {name: value for name, value in own.conv.items() if name not in given}
     usual = Settings(profile, own, tuple(range(own.seeds)), profile, supermasks)
-    asked = replace(usual, scale=replace(own, **given, conv=conv), seeds=chosen)
-    changed = chosen != usual.seeds or any(asked.at(name) != usual.at(name) for name in asked.scale.networks)
+    ours = replace(usual, scale=replace(own, **given, conv=conv), seeds=chosen)
+    for network in ours.scale.networks:
+        rounds, deepest = ours.at(network).rounds, deepest_round(network, ours.at(network).stride)
+        if rounds > deepest:
+            raise ValueError(f"rounds = {rounds} is impossible: {network} has nothing left to prune after {deepest}.")
+    changed = chosen != usual.seeds or any(ours.at(name) != usual.at(name) for name in ours.scale.networks)
     label = f"{profile}-custom" if changed else profile
-    return replace(asked, label=os.environ.get("LT_LABEL") or label)
+    return replace(ours, label=os.environ.get("LT_LABEL") or label)

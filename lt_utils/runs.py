@@ -55,7 +55,10 @@ class Run:
 
     def __post_init__(self) -> None:
         for field in fields(self):  # a table's numbers are NumPy's
-            object.__setattr__(self, field.name, type(field.default)(getattr(self, field.name)))
+            kind, given = type(field.default), getattr(self, field.name)
+            if kind is int and given != int(given):
+                raise ValueError(f"impossible run: {field.name} = {given!r} is not a whole number.")
+            object.__setattr__(self, field.name, kind(given))
         tables = {
             "network": NETWORKS,
             "kind": KINDS,

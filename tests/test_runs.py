@@ -1,6 +1,7 @@
 """Runs, their identity, and the store: found again, never repeated; every round prunes what it should."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -95,6 +96,7 @@ def test_a_run_says_what_it_builds_on():
         ("schedule", "oneshot", "one_shot"),
         ("iterations", 0, "impossible"),
         ("seed", -1, "impossible"),
+        ("round", 1.5, "whole number"),
         ("dropout", 1.0, "below 1"),
         ("noise", -0.5, "at least 0"),
         ("noise", 0.5, "schedule"),
@@ -111,12 +113,36 @@ def test_impossible_settings_are_refused_with_the_right_choices():
         ({"profile": "quick", "networks": ["fcn"]}, "conv2"),
         ({"profile": "quick", "rounds": -1}, "above 0"),
         ({"profile": "quick", "round": 3}, "rounds"),
+        ({"profile": "quick", "rounds": 2.5}, "whole number"),
+        ({"profile": "quick", "iterations": "many"}, "whole number"),
+        ({"profile": "quick", "mask_rate": float("nan")}, "a number above 0"),
         ({"profile": "quick", "seeds": 0}, "seeds"),
+        ({"profile": "quick", "seeds": 2.0}, "a count above 0"),
+        ({"profile": "quick", "seeds": [1, 1]}, "different"),
+        ({"profile": "quick", "levels": 3}, "list"),
+        ({"profile": "quick", "levels": [0, -1]}, "from 0 on"),
+        ({"profile": "quick", "networks": []}, "at least one network"),
+        ({"profile": "quick", "criteria": []}, "at least one criterion"),
     ):
         with pytest.raises(ValueError, match=hint):
             lt.settings(**wrong)
     with pytest.raises(ValueError, match="criterion"):
         lt.sweep(lt.settings("smoke"), criteria=["random"])
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_rounds_end_where_nothing_is_left_to_prune(stride):
+    def prunes(rounds):
+        *_, last = lt.sweep(lt.settings("paper", networks=["conv6"], seeds=1, rounds=rounds, stride=stride))
+        left = [math.prod(layer.shape) for layer in NETWORKS["conv6"].layers]
+        for _ in range(rounds - 1):
+            left = [n - pruned for n, pruned in zip(left, last.prune_counts(left))]
+        return any(last.prune_counts(left))
+
+    deepest = profiles.deepest_round("conv6", stride)
+    assert prunes(deepest)
+    with pytest.raises(ValueError, match=f"conv6 has nothing left to prune after {deepest}"):
+        lt.settings("paper", networks=["conv6"], rounds=deepest + 1, stride=stride)
 
 
 def test_an_axis_of_one_value_needs_no_list(tiny):
