@@ -185,15 +185,17 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
     table = tables.begun(table, ["variant"])
     networks = networks_of(table)
     main = [name for name in (*VARIANTS, VARIANTS[0] + DROPOUT) if name in set(table["variant"])]
-    noisy = [VARIANTS[0], *sorted(name for name in set(table["variant"]) if " sigma" in name), VARIANTS[2]]
-    style = look_of(list(dict.fromkeys(main + noisy)))
+    noise = sorted(name for name in set(table["variant"]) if " sigma" in name)
+    style = look_of(list(dict.fromkeys(main + noise)))
     shape = {"nrows": 2 * len(networks), "ncols": 3, "figsize": (16, 8.8 * len(networks))}
     figure, grid = plt.subplots(**shape, squeeze=False, layout="constrained")
     named: list[Axes] = []
     for i, network in enumerate(networks):
         here = table[table["network"] == network]
         panels = list(grid[2 * i : 2 * i + 2].flat)
-        drawn = [(y, label, main) for y, label in labels.items()] + [("test_accuracy", ACCURACY, noisy)]
+        drawn = [(y, label, main) for y, label in labels.items()]
+        if here["variant"].isin(noise).any():
+            drawn.append(("test_accuracy", ACCURACY, [VARIANTS[0], *noise, VARIANTS[2]]))
         for axes, (y, label, names) in zip(panels, drawn):
             shown = here[here["variant"].isin(names)]
             _lines(axes, shown, y, "variant", style)
@@ -207,21 +209,25 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
             if y.endswith("accuracy"):
                 best, span = here[y].max(), TOP[NETWORKS[network].dataset]
                 axes.set_ylim(max(axes.get_ylim()[0], best - span), best + 0.04 * span)
-        named += panels[::4]
-        _distances(panels[5], here[here["variant"] == VARIANTS[0]])
-        panels[5].set_title(title(network, "training of the dense network"))
+        named += panels[: len(drawn) : len(labels)]
+        for axes in panels[len(drawn) :]:
+            axes.axis("off")
+        _distances(panels[len(drawn)], here[here["variant"] == VARIANTS[0]])
     legends([(axes, axes) for axes in named])
     return figure
 
 
 def _distances(axes: Axes, tickets: pd.DataFrame) -> None:
-    """How far the weights that a ticket keeps went in the dense training, and how far the others."""
+    """How far the weights that a ticket keeps went in the dense training, and how far the others; nothing, if that is
+    not known."""
     words = {"distance_kept": "weights in the ticket", "distance_pruned": "the others"}
     if not set(words) <= set(tickets) or tickets[list(words)].isna().all(axis=None):  # runs of an earlier version
-        return axes.axis("off")
+        return
+    axes.axis("on")
     long = tickets.rename(columns=words).melt(["weights_remaining", "seed"], list(words.values()), "which").dropna()
     _lines(axes, long, "value", "which", look_of(list(words.values())))
     axes.get_legend().set_title(None)
+    axes.set_title(title(tickets["network"].iloc[0], "training of the dense network"))
     axes.set_ylabel("mean distance from the start\n(standard deviations of the layer's start)")
 
 

@@ -329,7 +329,8 @@ def test_figures_have_a_panel_for_each_network(store):
         titles = " ".join(axes.get_title() for axes in plots.FIGURES[name](table).axes)
         assert titles.index("FC") < titles.index("Conv2")
     earlier = criteria.assign(distance_kept=float("nan"), distance_pruned=float("nan"))  # a store of an earlier version
-    assert not plots.FIGURES["00_lottery_tickets"](earlier).axes[5].axison
+    shown = [axes.axison for axes in plots.FIGURES["00_lottery_tickets"](earlier).axes]
+    assert shown == 2 * ([True] * 4 + [False] * 2), "neither noise nor distances are known"
     assert set(found["network"]) == {"fc", "conv2"}
     assert criteria["test_accuracy"].between(0, 100).all()
 
@@ -340,8 +341,10 @@ def test_a_legend_names_only_what_was_trained_on_its_network():
     short = table[(table["network"] == "conv2") | (table["noise"] == 0) | (table["round"] == 0)]
     figure = plots.FIGURES["00_lottery_tickets"](short)
     named = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes[4::6]]
+    shown = [sum(axes.axison for axes in figure.axes[i : i + 6]) for i in range(0, 18, 6)]
     plt.close(figure)
     assert [sum("sigma" in name for name in names) for names in named] == [3, 0, 0]
+    assert shown == [6, 5, 5], "without noise, no panel of it: it would be the first again"
     alone = plots.FIGURES["00_lottery_tickets"](tables.with_variant(table).query("variant == @tables.VARIANTS[0]"))
     labels = [text.get_text() for text in alone.axes[0].get_legend().get_texts()]
     plt.close(alone)
