@@ -219,6 +219,6 @@ def best_supermasks(table: pd.DataFrame) -> pd.DataFrame:
     """
     tables.check_alike(table, ["criterion", "mask1"])
     best = tables.best_masks(table).groupby(level=tables.OF_A_MASK)
-    wide = best.mean().unstack("mask1").round(1).assign(seeds=best.count().unstack("mask1").min(axis=1).astype(int))
-    parts = [wide.loc[[n]].sort_values("constant_same_sign", ascending=False) for n in tables.networks_of(table)]
-    return pd.concat(parts)
+    wide = best.mean().unstack("mask1")[list(plots.WEIGHTS)].round(1).rename(columns=plots.WEIGHTS)
+    wide = wide.assign(seeds=best.count().unstack("mask1").min(axis=1).astype(int)).rename_axis(columns=None)
+    return pd.concat([wide.loc[[n]].sort_values(wide.columns[1], ascending=False) for n in tables.networks_of(table)])
