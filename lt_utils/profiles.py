@@ -291,7 +291,8 @@ def settings(
     for network in ours.scale.networks:
         rounds, deepest = ours.at(network).rounds, deepest_round(network, ours.at(network).stride)
         if rounds > deepest:
-            raise ValueError(f"rounds = {rounds} is impossible: {network} has nothing left to prune after {deepest}.")
+            left = f"{network} has nothing left to prune after {deepest}"
+            raise ValueError(f"rounds = {rounds} is impossible: {left}; give so many or fewer.")
     changed = chosen != usual.seeds or any(ours.at(name) != usual.at(name) for name in ours.scale.networks)
     label = f"{profile}-custom" if changed else profile
     return replace(ours, label=os.environ.get("LT_LABEL") or label)
