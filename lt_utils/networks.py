@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lt_utils import cpu
+from lt_utils.criteria import prune_count
 from lt_utils.randomness import generator
 
 LANES = 4  # CUDA streams on which networks are computed side by side; more gain nothing (measured)
@@ -74,6 +75,10 @@ class Network:
     def weights(self) -> int:
         """Number of weights, biases aside."""
         return sum(math.prod(layer.shape) for layer in self.layers)
+
+    def prune_counts(self, left: list[int], power: int) -> list[int]:
+        """How many weights so many of the paper's rounds at once prune from each layer, of those `left` in it."""
+        return [prune_count(self.kept[layer.role], n, power) for layer, n in zip(self.layers, left)]
 
 
 def _layers(channels: tuple[int, ...], image: tuple[int, int, int], dense: tuple[int, ...]) -> tuple[Layer, ...]:

@@ -210,9 +210,10 @@ def ticket_curves(table: pd.DataFrame) -> Figure:
                 best, span = here[y].max(), TOP[NETWORKS[network].dataset]
                 axes.set_ylim(max(axes.get_ylim()[0], best - span), best + 0.04 * span)
         named += panels[: len(drawn) : len(labels)]
-        for axes in panels[len(drawn) :]:
-            axes.axis("off")
         _distances(panels[len(drawn)], here[here["variant"] == VARIANTS[0]])
+        for axes in panels[len(drawn) :]:
+            if not axes.has_data():
+                axes.axis("off")
     legends([(axes, axes) for axes in named])
     return figure
 
@@ -223,7 +224,6 @@ def _distances(axes: Axes, tickets: pd.DataFrame) -> None:
     words = {"distance_kept": "weights in the ticket", "distance_pruned": "the others"}
     if not set(words) <= set(tickets) or tickets[list(words)].isna().all(axis=None):  # runs of an earlier version
         return
-    axes.axis("on")
     long = tickets.rename(columns=words).melt(["weights_remaining", "seed"], list(words.values()), "which").dropna()
     _lines(axes, long, "value", "which", look_of(list(words.values())))
     axes.get_legend().set_title(None)

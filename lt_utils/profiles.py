@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
-from lt_utils.criteria import CRITERIA, prune_count
+from lt_utils.criteria import CRITERIA
 from lt_utils.networks import NETWORKS, cpu_has_bf16
 
 PRECISIONS = ("fp32", "bf16")
@@ -225,9 +225,10 @@ def _names(name: str, given: list[str] | str) -> tuple[str, ...]:
     return tuple(choose(kind, one, known) for one in names)
 
 
-def _numbers(name: str, given: Iterable[int]) -> tuple[int, ...]:
-    """Whole numbers from 0 on, each of them once."""
-    numbers = tuple(given) if isinstance(given, Iterable) else ()
+def _numbers(name: str, given: Iterable[int] | int) -> tuple[int, ...]:
+    """Whole numbers from 0 on, each of them once; of seeds a count will do."""
+    count = name == "seeds" and isinstance(given, Integral)
+    numbers = tuple(range(given) if count else given if isinstance(given, Iterable) else ())
     right = all(isinstance(one, Integral) and one >= 0 for one in numbers)
     if not numbers or not right or len(set(numbers)) < len(numbers):
         wanted = "a count above 0, or a list" if name == "seeds" else "a list"
@@ -253,9 +254,8 @@ def _checked(name: str, given: Any) -> Any:
 @cache
 def deepest_round(network: str, stride: int) -> int:
     """The last pruning round in which any layer of a network loses a weight."""
-    layers, deepest = NETWORKS[network].layers, 0
-    left = [math.prod(layer.shape) for layer in layers]
-    while any(pruned := [prune_count(NETWORKS[network].kept[la.role], n, stride) for la, n in zip(layers, left)]):
+    left, deepest = [math.prod(layer.shape) for layer in NETWORKS[network].layers], 0
+    while any(pruned := NETWORKS[network].prune_counts(left, stride)):
         left, deepest = [n - lost for n, lost in zip(left, pruned)], deepest + 1
     return deepest
 
@@ -281,8 +281,7 @@ def settings(
     overrides["networks"] = networks
     given = {choose("parameter", k, list(Profile.__annotations__)): v for k, v in overrides.items() if v is not None}
     given = {name: _checked(name, value) for name, value in given.items()}
-    asked = own.seeds if seeds is None else seeds
-    chosen = _numbers("seeds", range(asked) if isinstance(asked, Integral) else asked)
+    chosen = _numbers("seeds", own.seeds if seeds is None else seeds)
     if seeds is not None:
         given = {"mask_seeds": None} | given | {"seeds": len(chosen)}
     conv = {name: value for name, value in own.conv.items() if name not in given}

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from lt_utils.actions import MASK0_ACTIONS, MASK1_ACTIONS
-from lt_utils.criteria import CRITERIA, prune_count
+from lt_utils.criteria import CRITERIA
 from lt_utils.networks import NETWORKS
 from lt_utils.profiles import PRECISIONS, Profile, Settings, choose
 
@@ -156,9 +156,8 @@ class Run:
 
     def prune_counts(self, kept: list[int]) -> list[int]:
         """How many weights to prune from each layer, of `kept` weights per layer."""
-        network = NETWORKS[self.network]
-        power = self.stride * (self.round if self.schedule == "one_shot" else 1)
-        return [prune_count(network.kept[layer.role], n, power) for layer, n in zip(network.layers, kept)]
+        rounds = self.round if self.schedule == "one_shot" else 1
+        return NETWORKS[self.network].prune_counts(kept, self.stride * rounds)
 
     def describe(self) -> dict[str, Any]:
         """All fields, as plain data."""

@@ -116,7 +116,7 @@ def test_impossible_settings_are_refused_with_the_right_choices():
         ({"profile": "quick", "rounds": 2.5}, "whole number"),
         ({"profile": "quick", "iterations": "many"}, "whole number"),
         ({"profile": "quick", "mask_rate": float("nan")}, "a number above 0"),
-        ({"profile": "quick", "seeds": 0}, "seeds"),
+        ({"profile": "quick", "seeds": 0}, "seeds = 0 "),
         ({"profile": "quick", "seeds": 2.0}, "a count above 0"),
         ({"profile": "quick", "seeds": [1, 1]}, "different"),
         ({"profile": "quick", "levels": 3}, "list"),
