@@ -28,9 +28,10 @@ def summary(profile: str) -> None:
         return print(nothing_yet)
     told = claims.readable(found, digits=1).loc[:, :"after Holm"]
     statements = told.pop("claim")  # last, so that a narrow terminal breaks nothing else
-    width = statements.str.len().max()
+    width = max(map(len, statements), default=0)
     told["claim".ljust(width)] = statements.str.ljust(width)
-    print("\n".join(map(str.rstrip, told.to_string(index=False).splitlines())))
+    lines = ["No claim has been tested yet."] if told.empty else told.to_string(index=False).splitlines()
+    print("\n".join(map(str.rstrip, lines)))
     masks, committed = scorecard.supermasks(profile), ROOT / "results" / readme.LABEL
     print("" if masks.empty else f"\n{masks.to_string(na_rep='')}", scorecard.counts(found).to_string(), sep="\n")
     if profile == readme.SCALES[readme.LABEL]:

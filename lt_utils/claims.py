@@ -316,17 +316,17 @@ def in_words(judged: pd.DataFrame) -> str:
 
 
 def readable(judged: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
-    """Judged claims for reading: the difference and its interval (of two seeds or more) in one column, with so many
-    digits, and the verdicts right after it; empty where there are no runs."""
-    both = "difference (95 % interval)"
-    words = judged.rename(columns={"verdict_holm": "after Holm", "p_holm": "p after Holm"})
+    """Judged claims that were tested, for reading: the difference and its interval (of two seeds or more) in one
+    column, with so many digits, and the verdicts right after it."""
+    both, tested = "difference (95 % interval)", judged[judged["seeds"] > 0].reset_index(drop=True)
+    words = tested.rename(columns={"verdict_holm": "after Holm", "p_holm": "p after Holm"})
     words[both] = [
-        ("" if row.seeds < 1 else f"{row.difference:+.{digits}f}")
+        f"{row.difference:+.{digits}f}"
         + ("" if row.seeds < 2 else f" ({row.low:+.{digits}f} to {row.high:+.{digits}f})")
-        for row in judged.itertuples()
+        for row in tested.itertuples()
     ]
     for name in {"p", "p after Holm"} & set(words):
-        words[name] = ["" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in words[name]]
+        words[name] = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in words[name]]
     told = ["network", "source", "claim", both, "scale", "seeds", "verdict", "after Holm", "ours", "beside"]
     return words[[name for name in (*told, "p", "p after Holm") if name in words]]
 

@@ -95,9 +95,7 @@ def networks() -> str:
 
 def every_claim() -> str:
     """Every claim that was tested, with its difference, interval and verdict."""
-    judged = _judged()
-    told = claims.readable(judged[judged["seeds"] > 0], digits=1)
-    return _markdown(told.loc[:, :"after Holm"])
+    return _markdown(claims.readable(_judged(), digits=1).loc[:, :"after Holm"])
 
 
 def supermasks() -> str:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 import lt_utils as lt
 from lt_utils import forest, plots, tables
+from lt_utils.__main__ import summary
 from lt_utils.claims import CLAIMS, Claim, _test, in_words, judge, readable, scorecard, verdict
 from lt_utils.inference import holm, interval
 from lt_utils.paper import PAPER
@@ -310,10 +311,21 @@ def test_claims_are_shown_with_their_verdict_beside_them_and_in_its_colour(table
     assert told.loc[beats].iloc[1] == f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
     assert told.loc[beats, "p"] == "< 0.001" and told.loc[beats, "verdict"] == "reproduced"
     assert told.loc[("conv2", "rewind beats reinit")].iloc[1] == f"{row.difference:+.1f}", "one seed has no interval"
-    assert told.loc[("fc", "rewind beats constant"), ["p", "p after Holm"]].tolist() == ["", ""], "not run"
+    tested = judged[judged["seeds"] > 0]
+    assert "rewind beats constant" not in set(tested["claim"]), "its runs are not in the table"
+    assert list(told.index) == list(zip(tested["network"], tested["claim"]))
     shown = lt.claims_table(judged).to_html()
     coloured = re.findall(r"#T_claims_row(\d+)_col\d+(?=[^{}]*\{\s*color: #0072B2)", shown)
-    assert [int(i) for i in coloured] == [i for i, verdict in enumerate(judged["verdict"]) if verdict == "reproduced"]
+    assert [int(i) for i in coloured] == [i for i, verdict in enumerate(tested["verdict"]) if verdict == "reproduced"]
+
+
+def test_where_nothing_was_tested_a_summary_says_so(monkeypatch, tmp_path, capsys, table):
+    monkeypatch.setenv("LT_RESULTS", str(tmp_path))
+    nothing = judge("02_mask1_actions", table[table["mask1"] == "rewind"])
+    tables.write(tmp_path / "paper" / "02_mask1_actions_claims.csv", nothing)
+    summary("paper")
+    assert capsys.readouterr().out.startswith("No claim has been tested yet.\n")
+    assert "_row0_" not in lt.claims_table(nothing).to_html(), "a row per claim that was tested, and no other"
 
 
 def test_the_forest_plot_shows_every_claim_under_its_section(table):
