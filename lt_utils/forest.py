@@ -1,6 +1,6 @@
 """The scorecard's figure, a forest plot: every claim's difference with its interval."""
 
-from textwrap import fill
+from textwrap import wrap
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,7 +13,7 @@ from lt_utils.networks import NETWORKS, title
 
 VERDICT_COLOURS = {"reproduced": "#0072B2", "contradicted": "#D55E00", "inconclusive": "0.5"}
 SHORT = {"evening": ("s", "square: short (evening)"), "quick": ("^", "triangle: short (quick)")}
-WIDTH = 84  # letters of a label in one line
+WIDTH = 64  # letters of a label in one line
 SECTIONS = {
     "LTH": "Lottery tickets (LTH)",
     "DLT 2": "Mask criteria (DLT 2)",
@@ -51,9 +51,9 @@ def scorecard(table: pd.DataFrame) -> Figure:
         axes.axvline(0, color="black", linewidth=0.8)
         axes.grid(axis="x", alpha=0.3)
         axes.tick_params(axis="y", length=0)
-    labels = panels[0, 0].set_yticks(range(len(lines)), [fill(line, WIDTH) for line in lines], fontsize=7.5)
+    labels = panels[0, 0].set_yticks(range(len(lines)), [_label(line) for line in lines], fontsize=7.5)
     for line, tick in zip(lines, labels):
-        tick.label1.set(fontweight="bold" if line in SECTIONS.values() else "normal", linespacing=0.9)
+        tick.label1.set(fontweight="bold" if line in SECTIONS.values() else "normal", linespacing=1.0)
     panels[0, 0].set_ylim(len(lines) - 0.2, -0.8)
     for verdict, colour in VERDICT_COLOURS.items():
         panels[0, 0].plot([], [], "o-", color=colour, markerfacecolor="white", label=verdict)
@@ -64,6 +64,13 @@ def scorecard(table: pd.DataFrame) -> Figure:
     figure.supxlabel("difference (points), mean over seeds and 95 % interval", fontsize=10)
     figure.legend(loc="outside upper center", ncols=6, fontsize=8)
     return figure
+
+
+def _label(line: str) -> str:
+    """A label in as few lines as it takes, about equally long; numbers stay with their %."""
+    words = line.replace(" %", "\N{NO-BREAK SPACE}%")
+    narrowest = next(width for width in range(1, WIDTH + 1) if len(wrap(words, width)) == len(wrap(words, WIDTH)))
+    return "\n".join(wrap(words, narrowest)).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _interval(axes: Axes, height: float, row: Any, reach: float) -> None:

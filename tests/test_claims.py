@@ -350,6 +350,16 @@ def test_the_forest_plot_shows_every_claim_under_its_section(table):
     assert (drawn(conv2, 1), drawn(conv2, 2)) == (["another"], [])  # one seed has no interval
 
 
+def test_labels_of_the_forest_plot_take_few_lines_of_about_equal_length():
+    for claim in (claim for claims in CLAIMS.values() for claim in claims):
+        lines = forest._label(claim.statement).splitlines()
+        assert " ".join(lines) == claim.statement
+        assert len(lines) <= -(-len(claim.statement) // (forest.WIDTH - 8)), "no more lines than it takes"
+        assert not any(line.startswith("%") for line in lines), "a number stays with its unit"
+        lengths = [len(line) for line in lines]
+        assert max(lengths) <= min(forest.WIDTH, 2 * min(lengths)), "no single word is left over"
+
+
 def test_the_forest_plot_tells_short_trainings_from_full_ones(table):
     judged = scorecard(judge("02_mask1_actions", table)).query("seeds > 0")
 
