@@ -318,6 +318,32 @@ def test_criteria_are_of_one_mind_about_the_large_weights_while_these_have_hardl
     assert (few["start_kept_std"] > 1.5 * few["start_all_std"]).all() and (few["moved_std"] < 0.5).all()
 
 
+def test_small_weights_pass_small_gradients_on_which_the_size_of_adams_epsilon_decides_over(store, monkeypatch):
+    from bench import first_gradient
+    from lt_utils import lottery
+
+    few = ["--criteria", "small_init", "large_init", "--rounds", "0", "12"]
+    monkeypatch.setattr(first_gradient, "EPSILONS", (1e-8, 1e8))
+    for training in ([], ["--iterations", "6"]):
+        given = ["--network", "fc", "--seeds", "2", "--precision", "fp32"]
+        monkeypatch.setattr("sys.argv", ["", *given, *few, *training])
+        first_gradient.main()
+    found = tables.read(store.parent / "results" / "bench" / "first_gradient.csv").set_index(["round", "criterion"])
+    assert (found["seeds"] == 2).all() and found["above_epsilon_percent"].between(1, 99).all()
+    assert found.loc[12, "kept_percent"].tolist() == pytest.approx([100 * 0.8**12] * 2, abs=0.1)
+    for size in ("logit_std", "median_gradient"):
+        assert found.loc[(12, "small_init"), size] < 0.1 * found.loc[(12, "large_init"), size]
+        assert found.loc[(0, "small_init"), size] == found.loc[(0, "large_init"), size], "not pruned"
+    after = tables.read(store.parent / "results" / "bench" / "adam_epsilon.csv")
+    reached = after.set_index(["round", "criterion", "seed", "epsilon"])["validation_accuracy"].unstack()
+    dense = [run for run in lt.sweep(lt.settings("evening", networks=["fc"], seeds=2, iterations=6, eval_every=6,
+                                                 precision="fp32")) if run.round == 0]  # fmt: skip
+    lottery.execute(dense)
+    ordinary = [run_store.metrics(run)["history"][-1][2] for run in dense]
+    assert reached.loc[(0, "large_init"), 1e-8].tolist() == pytest.approx(ordinary, abs=1e-3)
+    assert reached.loc[(0, "large_init"), 1e8].max() < 30 < min(ordinary), "an epsilon far above all gradients"
+
+
 def test_the_best_mask_is_read_off_coarser_and_coarser_grids_of_densities():
     from bench.mask_densities import EACH, best_of
 
