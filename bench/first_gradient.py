@@ -1,7 +1,8 @@
 """Why do some pruned networks learn nothing at all? What their start passes on, beside Adam's epsilon.
 
     python -m bench.first_gradient --network conv4
-    python -m bench.first_gradient --network conv6 --iterations 200 --criteria random small_init --rounds 6 18
+    python -m bench.first_gradient --network conv6 --iterations 200 --criteria random small_init --rounds 6 18 --seeds 1
+    python -m bench.first_gradient --network conv6 --iterations 600 --criteria random --rounds 18 --seeds 1
 
 Each layer of a pruned network passes a smaller signal on than the dense one's, and the smaller its weights, the
 smaller; through nine layers little is left. Adam divides a gradient's mean by its size plus an epsilon (1e-8):
@@ -131,10 +132,10 @@ def main() -> None:
     scale = settings("evening", **given, iterations=options.iterations or 1, eval_every=1)
     dense = [run for run in sweep(scale) if run.round == 0]
     treatments = [(name, level) for name in options.criteria for level in options.rounds]
-    name, measure = ("adam_epsilon", epsilons) if options.iterations else ("first_gradient", first_gradients)
-    found = measure(dense, treatments)
+    found = (epsilons if options.iterations else first_gradients)(dense, treatments)
     print(found.to_string(index=False))
-    keep(results_folder("bench") / f"{name}.csv", found, BY)
+    name, by = ("adam_epsilon", [*BY, "iterations"]) if options.iterations else ("first_gradient", BY)
+    keep(results_folder("bench") / f"{name}.csv", found, by)
 
 
 if __name__ == "__main__":
